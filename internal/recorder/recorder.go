@@ -1,0 +1,268 @@
+// Package recorder is the conversation between a build and the process that
+// records what a RUN writes: which tree to mount, where the root is, and, after
+// the command, what changed.
+//
+// Owns: the protocol and its two ends. The work is a Backend's (fusefs,
+// snapshot), which lives in a process of its own inside the build's namespaces
+// (LAWS 20).
+//
+// Concurrency: Client and Backend serve any number of steps at once.
+//
+// Fails when: the other end dies; every call that waits then returns ErrDied,
+// and the step has failed whatever its command said.
+package recorder
+
+import (
+	"context"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/fbuild/fbuild/tree"
+)
+
+// ErrDied is returned by a Client whose recorder process ended.
+var ErrDied = errors.New("the recorder process ended")
+
+// Stub is a path that must exist while the command runs because something is
+// mounted there. Where the tree lacks it the recorder shows an empty directory
+// or file, and leaves no trace of it in the changes (LAWS 25). Missing parents
+// of a stub are shown as well, mode 0755, and kept only if the command put
+// something else there.
+type Stub struct {
+	Path string
+	Dir  bool
+}
+
+// Spec asks for one step's root.
+type Spec struct {
+	ID      string   // unique in the build, usable as a file name
+	Layers  []string // files of tree.Encode, bottom first: the parent tree
+	Stubs   []Stub
+	PackDir string // where packs are read and the step's own is made
+	WorkDir string // an empty directory of this step for mount points and the like
+}
+
+// Result is what a step did.
+type Result struct {
+	// Changes are in normal form; times are whole seconds; the contents lie in
+	// the parent's packs or in Pack.
+	Changes tree.Changes
+	// Pack is the step's own pack, committed but not synced; "" if it wrote no
+	// bytes that the changes hold.
+	Pack  tree.PackID
+	Notes []string // what was left out, in words for the user (sockets)
+}
+
+// Backend makes a tree a writable directory and finds out what changed.
+type Backend interface {
+	// Mount prepares the step and returns the absolute path of its root, valid
+	// in the mount namespace of the recorder process.
+	Mount(ctx context.Context, spec Spec) (root string, err error)
+	// Finish is called once when every process of the step is gone. It unmounts,
+	// waits for late writes (LAWS 12), and returns the changes. An error means
+	// that the step failed, whatever its command said. The step is over in any case.
+	Finish(ctx context.Context, id string) (Result, error)
+	// Abort throws the step away. It may be called instead of Finish at any time.
+	Abort(id string) error
+	// Close aborts every step that is left.
+	Close() error
+}
+
+type request struct {
+	Seq  uint64
+	Op   string // mount, finish, abort
+	ID   string
+	Spec Spec
+}
+
+type response struct {
+	Seq     uint64
+	Root    string
+	Changes []byte
+	Pack    tree.PackID
+	Notes   []string
+	Err     string
+}
+
+// Serve answers the client at the other end of conn until it closes its end,
+// then closes the backend.
+func Serve(ctx context.Context, conn io.ReadWriteCloser, b Backend) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	enc, dec := gob.NewEncoder(conn), gob.NewDecoder(conn)
+	for {
+		var req request
+		if err := dec.Decode(&req); err != nil {
+			cancel()
+			wg.Wait()
+			err = orderly(err)
+			return errors.Join(err, b.Close(), conn.Close())
+		}
+		wg.Go(func() {
+			resp := answer(ctx, b, &req)
+			mu.Lock()
+			defer mu.Unlock()
+			_ = enc.Encode(resp) // a client that is gone ends the loop above
+		})
+	}
+}
+
+// orderly makes an orderly end no error.
+func orderly(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func answer(ctx context.Context, b Backend, req *request) *response {
+	resp := &response{Seq: req.Seq}
+	var err error
+	switch req.Op {
+	case "mount":
+		resp.Root, err = b.Mount(ctx, req.Spec)
+	case "finish":
+		var res Result
+		res, err = b.Finish(ctx, req.ID)
+		resp.Changes, resp.Pack, resp.Notes = tree.Encode(res.Changes), res.Pack, res.Notes
+	case "abort":
+		err = b.Abort(req.ID)
+	default:
+		err = fmt.Errorf("unknown request %q", req.Op)
+	}
+	if err != nil {
+		resp.Err = err.Error()
+	}
+	return resp
+}
+
+// ServeFD is the body of a recorder child: it serves b on descriptor 3.
+func ServeFD(ctx context.Context, b Backend) error {
+	f := os.NewFile(3, "recorder")
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return fmt.Errorf("open recorder socket: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return Serve(ctx, conn, b)
+}
+
+// Client is a build's end of the conversation.
+type Client struct {
+	conn io.ReadWriteCloser
+	done chan struct{}
+
+	mu    sync.Mutex
+	enc   *gob.Encoder
+	seq   uint64
+	waits map[uint64]chan *response
+	dead  bool
+}
+
+// NewClient talks to the recorder at the other end of conn and owns conn.
+func NewClient(conn io.ReadWriteCloser) *Client {
+	c := &Client{conn: conn, done: make(chan struct{}), enc: gob.NewEncoder(conn), waits: map[uint64]chan *response{}}
+	go c.read()
+	return c
+}
+
+func (c *Client) read() {
+	defer close(c.done)
+	dec := gob.NewDecoder(c.conn)
+	for {
+		resp := new(response)
+		if err := dec.Decode(resp); err != nil {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.dead = true
+			for _, w := range c.waits {
+				close(w)
+			}
+			c.waits = nil
+			return
+		}
+		c.mu.Lock()
+		w := c.waits[resp.Seq]
+		delete(c.waits, resp.Seq)
+		c.mu.Unlock()
+		if w != nil {
+			w <- resp
+		}
+	}
+}
+
+func (c *Client) call(ctx context.Context, req request) (*response, error) {
+	w := make(chan *response, 1)
+	c.mu.Lock()
+	if c.dead {
+		c.mu.Unlock()
+		return nil, ErrDied
+	}
+	c.seq++
+	req.Seq = c.seq
+	c.waits[req.Seq] = w
+	err := c.enc.Encode(&req)
+	c.mu.Unlock()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDied, err)
+	}
+	select {
+	case resp, ok := <-w:
+		if !ok {
+			return nil, ErrDied
+		}
+		if resp.Err != "" {
+			return nil, errors.New(resp.Err)
+		}
+		return resp, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Mount is Backend.Mount.
+func (c *Client) Mount(ctx context.Context, spec Spec) (string, error) {
+	resp, err := c.call(ctx, request{Op: "mount", Spec: spec})
+	if err != nil {
+		return "", err
+	}
+	return resp.Root, nil
+}
+
+// Finish is Backend.Finish.
+func (c *Client) Finish(ctx context.Context, id string) (Result, error) {
+	resp, err := c.call(ctx, request{Op: "finish", ID: id})
+	if err != nil {
+		return Result{}, err
+	}
+	cs, err := tree.Decode(resp.Changes)
+	if err != nil {
+		return Result{}, fmt.Errorf("read changes from recorder: %w", err)
+	}
+	return Result{Changes: cs, Pack: resp.Pack, Notes: resp.Notes}, nil
+}
+
+// Abort is Backend.Abort.
+func (c *Client) Abort(ctx context.Context, id string) error {
+	_, err := c.call(ctx, request{Op: "abort", ID: id})
+	return err
+}
+
+// Dead is closed when the recorder process is gone.
+func (c *Client) Dead() <-chan struct{} { return c.done }
+
+// Close ends the conversation: the recorder throws away what is left and exits.
+func (c *Client) Close() error {
+	err := c.conn.Close()
+	<-c.done
+	return err
+}

@@ -1,0 +1,296 @@
+package tree
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// On-disk format of a layer index, version 1. All numbers are varints (signed
+// ones zig-zag), all strings length-prefixed bytes.
+//
+//	magic "fbtree1\n"
+//	packs:   count, then that many strings
+//	changes: count, then for each
+//	  length of the prefix shared with the path before, rest of the path
+//	  flags: 1 node follows, 2 link target follows, 4 opaque, 8 same node as
+//	         the change whose number follows
+//	  node: kind, mode, uid, gid, mtime sec, mtime nsec, size, then by kind
+//	         target | major, minor | digest, extents (count; pack number + 1 or
+//	         0 for a hole, offset, length); xattrs (count; name, value)
+//	sha256 of all of the above, 32 bytes
+const magic = "fbtree1\n"
+
+const (
+	flagNode = 1 << iota
+	flagLink
+	flagOpaque
+	flagSame
+)
+
+// ErrCorrupt is returned by Decode for anything that Encode did not write.
+var ErrCorrupt = errors.New("corrupt layer index")
+
+// Encode writes changes in the on-disk form.
+func Encode(cs Changes) []byte {
+	e := encoder{packs: map[PackID]int{}, nodes: map[*Node]int{}}
+	var prev string
+	for i := range cs {
+		e.change(i, &cs[i], prev)
+		prev = cs[i].Path
+	}
+	body := e.b
+	e.b = append(make([]byte, 0, len(body)+64+len(e.order)*80), magic...)
+	e.uint(uint64(len(e.order)))
+	for _, p := range e.order {
+		e.string(string(p))
+	}
+	e.uint(uint64(len(cs)))
+	e.b = append(e.b, body...)
+	sum := sha256.Sum256(e.b)
+	return append(e.b, sum[:]...)
+}
+
+type encoder struct {
+	b     []byte
+	packs map[PackID]int
+	order []PackID
+	nodes map[*Node]int
+}
+
+func (e *encoder) uint(v uint64)   { e.b = binary.AppendUvarint(e.b, v) }
+func (e *encoder) int(v int64)     { e.b = binary.AppendVarint(e.b, v) }
+func (e *encoder) string(s string) { e.uint(uint64(len(s))); e.b = append(e.b, s...) }
+
+func (e *encoder) change(i int, c *Change, prev string) {
+	shared := 0
+	for shared < len(prev) && shared < len(c.Path) && prev[shared] == c.Path[shared] {
+		shared++
+	}
+	e.uint(uint64(shared))
+	e.string(c.Path[shared:])
+	var flags uint64
+	if c.Opaque {
+		flags |= flagOpaque
+	}
+	if c.LinkTo != "" {
+		e.uint(flags | flagLink)
+		e.string(c.LinkTo)
+		return
+	}
+	if c.Node == nil {
+		e.uint(flags)
+		return
+	}
+	if at, ok := e.nodes[c.Node]; ok {
+		e.uint(flags | flagSame)
+		e.uint(uint64(at))
+		return
+	}
+	e.nodes[c.Node] = i
+	e.uint(flags | flagNode)
+	e.node(c.Node)
+}
+
+func (e *encoder) node(n *Node) {
+	e.uint(uint64(n.Kind))
+	e.uint(uint64(n.Mode))
+	e.uint(uint64(n.UID))
+	e.uint(uint64(n.GID))
+	e.int(n.Mtime.Sec)
+	e.uint(uint64(n.Mtime.Nsec))
+	e.uint(uint64(n.Size))
+	switch n.Kind {
+	case Symlink:
+		e.string(n.Target)
+	case CharDevice, BlockDevice:
+		e.uint(uint64(n.Major))
+		e.uint(uint64(n.Minor))
+	case File:
+		e.string(string(n.Digest))
+		e.uint(uint64(len(n.Extents)))
+		for _, x := range n.Extents {
+			e.uint(e.pack(x.Pack))
+			e.uint(uint64(x.Off))
+			e.uint(uint64(x.Len))
+		}
+	}
+	e.uint(uint64(len(n.Xattrs)))
+	for _, x := range n.Xattrs {
+		e.string(x.Name)
+		e.string(x.Value)
+	}
+}
+
+// pack returns the number of a pack counted from 1; 0 is the hole.
+func (e *encoder) pack(p PackID) uint64 {
+	if p == "" {
+		return 0
+	}
+	i, ok := e.packs[p]
+	if !ok {
+		e.order = append(e.order, p)
+		i = len(e.order)
+		e.packs[p] = i
+	}
+	return uint64(i)
+}
+
+// Decode reads what Encode wrote. Anything else gives ErrCorrupt.
+func Decode(b []byte) (Changes, error) {
+	end := len(b) - sha256.Size
+	if end < len(magic) || string(b[:len(magic)]) != magic {
+		return nil, ErrCorrupt
+	}
+	if sum := sha256.Sum256(b[:end]); !bytes.Equal(sum[:], b[end:]) {
+		return nil, fmt.Errorf("%w: checksum differs", ErrCorrupt)
+	}
+	d := decoder{s: string(b[len(magic):end])}
+	packs := make([]PackID, d.count())
+	for i := range packs {
+		packs[i] = PackID(d.string())
+	}
+	d.packs = packs
+	cs := make(Changes, d.count())
+	var prev string
+	for i := range cs {
+		d.change(cs[:i], &cs[i], prev)
+		if i > 0 && d.err == nil && Compare(prev, cs[i].Path) >= 0 {
+			d.fail("paths out of order")
+		}
+		if d.err != nil {
+			return nil, d.err
+		}
+		prev = cs[i].Path
+	}
+	if d.s != "" {
+		return nil, fmt.Errorf("%w: %d bytes too many", ErrCorrupt, len(d.s))
+	}
+	return cs, d.err
+}
+
+type decoder struct {
+	s     string
+	packs []PackID
+	err   error
+}
+
+func (d *decoder) fail(why string) {
+	if d.err == nil {
+		d.err = fmt.Errorf("%w: %s", ErrCorrupt, why)
+	}
+	d.s = ""
+}
+
+func (d *decoder) uint() uint64 {
+	var v uint64
+	for i := 0; i < len(d.s) && i < binary.MaxVarintLen64; i++ {
+		c := d.s[i]
+		v |= uint64(c&0x7f) << (7 * i)
+		if c < 0x80 {
+			d.s = d.s[i+1:]
+			return v
+		}
+	}
+	d.fail("number cut short")
+	return 0
+}
+
+func (d *decoder) int() int64 {
+	v := d.uint()
+	return int64(v>>1) ^ -int64(v&1)
+}
+
+// count reads the length of a list, each of whose items takes a byte or more.
+func (d *decoder) count() int {
+	v := d.uint()
+	if v > uint64(len(d.s)) {
+		d.fail("list too long")
+		return 0
+	}
+	return int(v)
+}
+
+func (d *decoder) string() string {
+	n := d.count()
+	s := d.s[:n]
+	d.s = d.s[n:]
+	return s
+}
+
+func (d *decoder) change(before Changes, c *Change, prev string) {
+	shared := d.uint()
+	if shared > uint64(len(prev)) {
+		d.fail("prefix too long")
+		return
+	}
+	c.Path = prev[:shared] + d.string()
+	flags := d.uint()
+	c.Opaque = flags&flagOpaque != 0
+	switch {
+	case flags&flagLink != 0:
+		c.LinkTo = d.string()
+	case flags&flagSame != 0:
+		at := d.uint()
+		if at >= uint64(len(before)) || before[at].Node == nil || before[at].Node.Kind == Dir {
+			d.fail("link to nothing")
+			return
+		}
+		c.Node = before[at].Node
+	case flags&flagNode != 0:
+		c.Node = d.node()
+	}
+}
+
+func (d *decoder) node() *Node {
+	n := &Node{Kind: Kind(d.uint()), Mode: uint32(d.uint()), UID: uint32(d.uint()), GID: uint32(d.uint())}
+	n.Mtime = Time{Sec: d.int(), Nsec: int32(d.uint())}
+	n.Size = int64(d.uint())
+	if n.Kind == Invalid || n.Kind > BlockDevice || n.Mode > 0o7777 || n.Size < 0 || uint32(n.Mtime.Nsec) >= 1e9 {
+		d.fail("impossible entry")
+		return n
+	}
+	switch n.Kind {
+	case Symlink:
+		n.Target = d.string()
+	case CharDevice, BlockDevice:
+		n.Major, n.Minor = uint32(d.uint()), uint32(d.uint())
+	case File:
+		n.Digest = Digest(d.string())
+		n.Extents = d.extents(n.Size)
+	}
+	if k := d.count(); k > 0 {
+		n.Xattrs = make([]Xattr, k)
+		for i := range n.Xattrs {
+			n.Xattrs[i] = Xattr{Name: d.string(), Value: d.string()}
+		}
+	}
+	return n
+}
+
+func (d *decoder) extents(size int64) []Extent {
+	k := d.count()
+	if k == 0 {
+		return nil
+	}
+	out := make([]Extent, k)
+	var sum int64
+	for i := range out {
+		p := d.uint()
+		out[i] = Extent{Off: int64(d.uint()), Len: int64(d.uint())}
+		if p > uint64(len(d.packs)) || out[i].Off < 0 || out[i].Len <= 0 || out[i].Len > size-sum {
+			d.fail("impossible extent")
+			return nil
+		}
+		if p > 0 {
+			out[i].Pack = d.packs[p-1]
+		}
+		sum += out[i].Len
+	}
+	if sum != size {
+		d.fail("extents do not fill the file")
+	}
+	return out
+}

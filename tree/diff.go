@@ -1,0 +1,235 @@
+package tree
+
+import (
+	"fmt"
+	"slices"
+)
+
+// SameContent answers whether two files of equal size hold the same bytes. Diff
+// asks it only where extents and digests do not already tell.
+type SameContent func(a, b *Node) (bool, error)
+
+// Diff returns what a layer must hold to make child out of parent, in the normal
+// form of LAWS 14: ancestors present; entries equal to the parent in content,
+// type, mode, owner, xattrs and mtime dropped; the mtime of a directory in which
+// no name changed is no difference; link groups complete where one of their
+// names is written; whiteouts for removed names, never opaque marks.
+//
+// It costs what differs where child was made by editing parent, and never looks
+// into a directory that both share.
+func Diff(parent, child Tree, same SameContent) (Changes, error) {
+	d := differ{parent: parent, child: child, same: same, out: map[string]Change{}, groups: map[*Node]bool{}}
+	if err := d.dir("", parent.root, child.root); err != nil {
+		return nil, err
+	}
+	d.splitGroups()
+	for n, written := range d.groups {
+		if written {
+			for _, p := range n.links {
+				d.out[p] = Change{Path: p, Node: n}
+			}
+		}
+	}
+	d.ancestors()
+	cs := make(Changes, 0, len(d.out))
+	for _, c := range d.out {
+		cs = append(cs, c)
+	}
+	cs.Sort()
+	shareNodes(cs)
+	return cs, nil
+}
+
+// EqualContent reports whether extents or digests prove that two files hold the
+// same bytes, and whether they prove anything.
+func EqualContent(a, b *Node) (equal, known bool) {
+	switch {
+	case a.Size != b.Size:
+		return false, true
+	case a.Size == 0 || len(a.Extents) > 0 && slices.Equal(a.Extents, b.Extents):
+		return true, true
+	case a.Digest != "" && b.Digest != "":
+		return a.Digest == b.Digest, true
+	}
+	return false, false
+}
+
+type differ struct {
+	parent, child Tree
+	same          SameContent
+	out           map[string]Change
+	// groups are the child's hard link groups that were met, and whether they
+	// must be written.
+	groups map[*Node]bool
+	// met are the parent's hard link groups that were met at a name whose node
+	// differs.
+	met []*Node
+}
+
+func (d *differ) dir(p string, a, b *Node) error {
+	if a == b {
+		return nil
+	}
+	names, changed := b.Names(), false
+	for _, name := range a.Names() {
+		if b.Child(name) == nil {
+			changed = true
+			d.out[Join(p, name)] = Change{Path: Join(p, name)}
+			d.meet(a.Child(name))
+		}
+	}
+	for _, name := range names {
+		an, bn := a.Child(name), b.Child(name)
+		changed = changed || an == nil
+		if err := d.entry(Join(p, name), an, bn); err != nil {
+			return err
+		}
+	}
+	attrs := b.Attrs()
+	if !changed || p == "" {
+		attrs.Mtime = a.Mtime
+	}
+	if !sameAttrs(a, b) || attrs.Mtime != a.Mtime {
+		d.out[p] = Change{Path: p, Node: &attrs}
+	}
+	return nil
+}
+
+func (d *differ) entry(p string, a, b *Node) error {
+	switch {
+	case a == b:
+		return nil
+	case a != nil && a.Kind == Dir && b.Kind == Dir:
+		return d.dir(p, a, b)
+	case a == nil || a.Kind != b.Kind:
+		d.meet(a)
+		return walk(p, b, func(p string, n *Node) error {
+			d.write(p, n)
+			return nil
+		})
+	}
+	d.meet(a)
+	equal, err := d.equal(p, a, b)
+	if err != nil {
+		return err
+	}
+	if !equal || !subset(b.links, p, a.links) {
+		d.write(p, b)
+	} else if b.links != nil {
+		d.groups[b] = d.groups[b]
+	}
+	return nil
+}
+
+// equal compares two entries that are no directories.
+func (d *differ) equal(p string, a, b *Node) (bool, error) {
+	if !sameAttrs(a, b) || a.Mtime != b.Mtime {
+		return false, nil
+	}
+	if a.Kind != File {
+		return true, nil
+	}
+	if eq, known := EqualContent(a, b); known {
+		return eq, nil
+	}
+	if d.same == nil {
+		return false, nil
+	}
+	eq, err := d.same(a, b)
+	if err != nil {
+		return false, fmt.Errorf("compare contents of %q: %w", p, err)
+	}
+	return eq, nil
+}
+
+// subset reports whether every name of the child's group (p alone where links is
+// nil) stands in the parent's group.
+func subset(links []string, p string, parent []string) bool {
+	if links == nil {
+		return true
+	}
+	for _, l := range links {
+		if l != p && !slices.Contains(parent, l) {
+			return false
+		}
+	}
+	return true
+}
+
+// write enters an entry; of a hard link group all names follow at the end.
+func (d *differ) write(p string, n *Node) {
+	if n.links != nil {
+		d.groups[n] = true
+		return
+	}
+	if n.Kind == Dir {
+		attrs := n.Attrs()
+		n = &attrs
+	}
+	d.out[p] = Change{Path: p, Node: n}
+}
+
+func (d *differ) meet(a *Node) {
+	if a != nil && a.links != nil {
+		d.met = append(d.met, a)
+	}
+}
+
+// splitGroups writes the parts of a group of the parent whose names no longer
+// share a node: left alone, stacking the layer would link them again.
+func (d *differ) splitGroups() {
+	for _, a := range d.met {
+		var parts []*Node
+		var at []string
+		for _, p := range a.links {
+			if n := d.child.Lookup(p); n != nil && n.Kind != Dir && !slices.Contains(parts, n) {
+				parts, at = append(parts, n), append(at, p)
+			}
+		}
+		if len(parts) < 2 {
+			continue
+		}
+		for i, n := range parts {
+			d.write(at[i], n)
+		}
+	}
+}
+
+// ancestors enters the directories above every change, with the parent's time
+// where they are there only for that.
+func (d *differ) ancestors() {
+	paths := make([]string, 0, len(d.out))
+	for p := range d.out {
+		paths = append(paths, p)
+	}
+	for _, p := range paths {
+		for dir, _ := Split(p); dir != ""; dir, _ = Split(dir) {
+			if _, ok := d.out[dir]; ok {
+				break
+			}
+			attrs := d.child.Lookup(dir).Attrs()
+			if a := d.parent.Lookup(dir); a != nil && a.Kind == Dir {
+				attrs.Mtime = a.Mtime
+			}
+			d.out[dir] = Change{Path: dir, Node: &attrs}
+		}
+	}
+}
+
+// shareNodes gives each link group one node without the tree's own fields.
+func shareNodes(cs Changes) {
+	copies := map[*Node]*Node{}
+	for i := range cs {
+		n := cs[i].Node
+		if n == nil || n.links == nil {
+			continue
+		}
+		c := copies[n]
+		if c == nil {
+			attrs := n.Attrs()
+			c = &attrs
+			copies[n] = c
+		}
+		cs[i].Node = c
+	}
+}

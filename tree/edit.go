@@ -1,0 +1,234 @@
+package tree
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Editor makes a new tree out of an old one. The old tree stays as it is;
+// directories on the edited paths are copied once. An Editor is for one
+// goroutine.
+type Editor struct {
+	root  *Node
+	owned []*Node
+}
+
+// edit is the mutable form of a directory's entries.
+type edit struct {
+	by   *Editor
+	kids map[string]*Node
+}
+
+// Edit starts an edit of t.
+func (t Tree) Edit() *Editor {
+	e := &Editor{}
+	e.root = e.own(t.root)
+	return e
+}
+
+// Tree ends the edit and returns the result. The Editor must not be used again.
+func (e *Editor) Tree() Tree {
+	for _, n := range e.owned {
+		names := n.Names()
+		d := &dirents{names: names, nodes: make([]*Node, len(names))}
+		for i, name := range names {
+			d.nodes[i] = n.edit.kids[name]
+		}
+		n.dir, n.edit = d, nil
+		if len(names) == 0 {
+			n.dir = nil
+		}
+	}
+	e.owned = nil
+	return Tree{e.root}
+}
+
+// Lookup returns the node at p as edited so far, without following symlinks.
+func (e *Editor) Lookup(p string) *Node { return Tree{e.root}.Lookup(p) }
+
+// Resolve is Tree.Resolve on the tree as edited so far.
+func (e *Editor) Resolve(p string) (string, *Node, error) { return resolve(e.root, p, true) }
+
+// ResolveParent is Tree.ResolveParent on the tree as edited so far.
+func (e *Editor) ResolveParent(p string) (string, *Node, error) { return resolve(e.root, p, false) }
+
+// own returns a copy of directory n that this edit may change.
+func (e *Editor) own(n *Node) *Node {
+	if n.edit != nil && n.edit.by == e {
+		return n
+	}
+	c := n.Attrs()
+	c.edit = &edit{by: e, kids: map[string]*Node{}}
+	if n.dir != nil {
+		c.edit.kids = make(map[string]*Node, len(n.dir.names))
+		for i, name := range n.dir.names {
+			c.edit.kids[name] = n.dir.nodes[i]
+		}
+	}
+	e.owned = append(e.owned, &c)
+	return &c
+}
+
+// dirAt returns the directory at p ready for change. Missing directories are
+// made with mode 0755, owner 0:0 and mtime, unless mtime is nil.
+func (e *Editor) dirAt(p string, mtime *Time) (*Node, error) {
+	n := e.root
+	for rest := p; rest != ""; {
+		var name string
+		name, rest, _ = strings.Cut(rest, "/")
+		c := n.edit.kids[name]
+		switch {
+		case c == nil && mtime == nil:
+			return nil, nil
+		case c == nil:
+			c = e.own(&Node{Kind: Dir, Mode: 0o755, Mtime: *mtime})
+		case c.Kind != Dir:
+			return nil, fmt.Errorf("edit %q: %q is not a directory", p, name)
+		default:
+			c = e.own(c)
+		}
+		n.edit.kids[name] = c
+		n = c
+	}
+	return n, nil
+}
+
+// Put sets the entry at p to the attributes and contents of n. A directory over
+// a directory keeps its entries; anything else that stood there is removed with
+// all that is below it. Missing ancestors become directories, 0755, 0:0, with
+// n's time; an ancestor that is no directory is an error.
+func (e *Editor) Put(p string, n Node) error {
+	n = n.Attrs()
+	if p == "" {
+		if n.Kind != Dir {
+			return fmt.Errorf("edit root: not a directory")
+		}
+		n.edit = e.root.edit
+		*e.root = n
+		return nil
+	}
+	dirPath, name := Split(p)
+	dir, err := e.dirAt(dirPath, &n.Mtime)
+	if err != nil {
+		return err
+	}
+	old := dir.edit.kids[name]
+	if old != nil && old.Kind == Dir && n.Kind == Dir {
+		c := e.own(old)
+		n.edit = c.edit
+		*c = n
+		dir.edit.kids[name] = c
+		return nil
+	}
+	e.drop(p, old)
+	if n.Kind == Dir {
+		dir.edit.kids[name] = e.own(&n)
+	} else {
+		dir.edit.kids[name] = &n
+	}
+	return nil
+}
+
+// Link makes p another name of the entry at target, which must exist and be no
+// directory. Missing ancestors are made as Put makes them.
+func (e *Editor) Link(p, target string) error {
+	t := e.Lookup(target)
+	if t == nil {
+		return fmt.Errorf("link %q: no entry %q", p, target)
+	}
+	if t.Kind == Dir {
+		return fmt.Errorf("link %q: %q is a directory", p, target)
+	}
+	if p == target || slices.Contains(t.links, p) {
+		return nil
+	}
+	dirPath, name := Split(p)
+	dir, err := e.dirAt(dirPath, &t.Mtime)
+	if err != nil {
+		return err
+	}
+	e.drop(p, dir.edit.kids[name])
+	t = e.Lookup(target) // again: dropping may have regrouped it
+	if t == nil || t.Kind == Dir {
+		return fmt.Errorf("link %q: %q stands below it", p, target)
+	}
+	names := t.links
+	if names == nil {
+		names = []string{target}
+	}
+	names = append(slices.Clone(names), p)
+	slices.SortFunc(names, Compare)
+	dir.edit.kids[name] = t
+	e.regroup(t, names)
+	return nil
+}
+
+// regroup points every path of names at one copy of n that knows them all.
+func (e *Editor) regroup(n *Node, names []string) {
+	c := n.Attrs()
+	if len(names) > 1 {
+		c.links = names
+	}
+	for _, p := range names {
+		dirPath, name := Split(p)
+		// The directory exists: the name stands in it.
+		if dir, err := e.dirAt(dirPath, nil); err == nil && dir != nil {
+			dir.edit.kids[name] = &c
+		}
+	}
+}
+
+// Remove takes the entry at p away with all that is below it. What is not there
+// needs no removing.
+func (e *Editor) Remove(p string) error {
+	if p == "" {
+		return fmt.Errorf("remove root: not allowed")
+	}
+	dirPath, name := Split(p)
+	if e.Lookup(p) == nil {
+		return nil
+	}
+	dir, err := e.dirAt(dirPath, nil)
+	if err != nil || dir == nil {
+		return err
+	}
+	e.drop(p, dir.edit.kids[name])
+	delete(dir.edit.kids, name)
+	return nil
+}
+
+// RemoveChildren empties the directory at p.
+func (e *Editor) RemoveChildren(p string) error {
+	n := e.Lookup(p)
+	if n == nil || n.Kind != Dir {
+		return nil
+	}
+	for _, name := range slices.Clone(n.Names()) {
+		if err := e.Remove(Join(p, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drop takes the names at and below p, where n still stands, out of their hard
+// link groups.
+func (e *Editor) drop(p string, n *Node) {
+	if n == nil {
+		return
+	}
+	var linked []string
+	_ = walk(p, n, func(p string, n *Node) error {
+		if n.links != nil {
+			linked = append(linked, p)
+		}
+		return nil
+	})
+	for _, p := range linked {
+		n := e.Lookup(p) // again: the name before may have regrouped it
+		if n.links != nil {
+			e.regroup(n, slices.DeleteFunc(slices.Clone(n.links), func(s string) bool { return s == p }))
+		}
+	}
+}
