@@ -86,8 +86,9 @@ func TestPlain(t *testing.T) {
 #1 0.123 world
 #1 1.123 
 #1 1.123 end
-#1 10.12 late
 #1 WARN: old thing
+#1 1.123 end
+#1 10.12 late
 #1 105.1 later
 #1 DONE 105.1s
 `},
@@ -157,11 +158,14 @@ func TestPlain(t *testing.T) {
 #2 9.000 b9
 #2 10.00 b10
 #2 11.00 b11
-#2 DONE 13.0s
+#2 ...
 
 #1 A
 #1 0.000 working on
 #1 DONE 13.0s
+
+#2 B
+#2 DONE 13.0s
 `},
 		{"an error shows the last ten lines", func(s *script) error {
 			a, b := s.d.Step("[2/3] RUN false"), s.d.Step("other")
@@ -216,9 +220,8 @@ func TestPlain(t *testing.T) {
 			a.Done(nil)
 			return nil
 		}, `#1 FROM x
-#1 sha256:abc 0B / 1.23MB
 #1 sha256:abc 1.10MB / 1.23MB
-#1 sha256:abc 1.17MB / 1.23MB 0.2s
+#1 sha256:abc 1.17MB / 1.23MB 0.3s
 #1 sha256:abc 1.23MB / 1.23MB 0.6s done
 #1 DONE 0.6s
 `},
@@ -232,7 +235,7 @@ func TestPlain(t *testing.T) {
 			a.Log(2, []byte("e\xe2\x82"))
 			a.Done(nil)
 			return nil
-		}, "#1 RUN evil name\n#1 0.000 red \uFFFDé back\n#1 0.000 10%\n#1 0.000 20%\n#1 0.000 30%e\uFFFD\n#1 DONE 0.0s\n"},
+		}, "#1 RUN evil name\n#1 0.000 red \uFFFDé back\n#1 0.000 10%\n#1 0.000 20%\n#1 0.000 30%e\n#1 0.000 \uFFFD\uFFFD\n#1 DONE 0.0s\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -310,6 +313,18 @@ func TestConcurrentUse(t *testing.T) {
 	d.Step("late").Log(1, []byte("ignored\n")) // no panic, no output
 	if strings.Contains(out.String(), "late") {
 		t.Error("a step after Close was printed")
+	}
+}
+
+// A log line shown before a step's end is not needed afterwards: only failed steps keep their last lines.
+func TestPlainForgetsFinishedSteps(t *testing.T) {
+	s := newScript(t, Plain)
+	st := s.d.Step("x")
+	st.Log(1, []byte("line\n"))
+	st.Done(nil)
+	s.wait(time.Second)
+	if got := len(st.tail.lines()) + cap(st.text.pending); got != 0 {
+		t.Errorf("lines and bytes kept: got %d, want 0", got)
 	}
 }
 

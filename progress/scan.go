@@ -60,11 +60,16 @@ func (s *scanner) scan(p []byte, to sink) {
 
 // flush ends what can no longer be completed.
 func (s *scanner) flush(to sink) {
-	if s.have > 0 {
-		s.have = 0
+	s.invalid(s.have, to)
+	s.carriage(0, to)
+}
+
+// invalid stands in for N bytes that are no UTF-8, and forgets the unfinished rune.
+func (s *scanner) invalid(n int, to sink) {
+	for range n {
 		to.text([]byte("\uFFFD"))
 	}
-	s.carriage(0, to)
+	s.have = 0
 }
 
 // plainRun is the number of leading bytes that need no thought.
@@ -116,8 +121,7 @@ func (s *scanner) special(p []byte, to sink) []byte {
 func (s *scanner) complete(p []byte, to sink) []byte {
 	for len(p) > 0 && s.have < utf8.UTFMax && !utf8.FullRune(s.partial[:s.have]) {
 		if p[0]&0xc0 != 0x80 {
-			s.have = 0
-			to.text([]byte("\uFFFD"))
+			s.invalid(s.have, to)
 			return p
 		}
 		s.partial[s.have] = p[0]
@@ -130,10 +134,7 @@ func (s *scanner) complete(p []byte, to sink) []byte {
 	r, n := utf8.DecodeRune(s.partial[:s.have])
 	rest := s.have - n // bytes after an invalid start: each is invalid too
 	s.rune(r, s.partial[:n], to)
-	s.have = 0
-	for range rest {
-		to.text([]byte("\uFFFD"))
-	}
+	s.invalid(rest, to)
 	return p
 }
 
