@@ -1,0 +1,155 @@
+package dockerfile
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+)
+
+// maxValue bounds one expanded word: Linux takes no argument and no variable over 128 KiB, labels may be larger.
+const maxValue = 1 << 20
+
+// env is an ordered set of variables; setting one again moves it to the end, as BuildKit's list does.
+type env struct {
+	keys   []string
+	values map[string]string
+}
+
+func newEnv(list []string) *env {
+	e := &env{values: map[string]string{}}
+	for _, kv := range list {
+		k, v, _ := strings.Cut(kv, "=")
+		e.set(k, v)
+	}
+	return e
+}
+
+func (e *env) clone() *env {
+	c := &env{keys: append([]string(nil), e.keys...), values: make(map[string]string, len(e.values))}
+	for k, v := range e.values {
+		c.values[k] = v
+	}
+	return c
+}
+
+func (e *env) set(k, v string) {
+	if _, ok := e.values[k]; ok {
+		e.remove(k)
+	}
+	e.keys = append(e.keys, k)
+	e.values[k] = v
+}
+
+func (e *env) remove(k string) {
+	for i, have := range e.keys {
+		if have == k {
+			e.keys = append(e.keys[:i], e.keys[i+1:]...)
+			break
+		}
+	}
+	delete(e.values, k)
+}
+
+// Get implements shell.EnvGetter.
+func (e *env) Get(k string) (string, bool) {
+	v, ok := e.values[k]
+	return v, ok
+}
+
+// Keys implements shell.EnvGetter.
+func (e *env) Keys() []string { return e.keys }
+
+func (e *env) list() []string {
+	out := make([]string, 0, len(e.keys))
+	for _, k := range e.keys {
+		out = append(out, k+"="+e.values[k])
+	}
+	return out
+}
+
+// setInPlace is how an image's ENV changes: a name keeps its place.
+func setInPlace(list []string, k, v string) []string {
+	for i, kv := range list {
+		if have, _, _ := strings.Cut(kv, "="); have == k {
+			list[i] = k + "=" + v
+			return list
+		}
+	}
+	return append(list, k+"="+v)
+}
+
+// meter hands out variables and stops when a word would grow beyond maxValue: forty lines of ENV a=$a$a are 2^40 bytes.
+type meter struct {
+	*env
+	word  int // the length of the word itself
+	depth int // how deep ${x//a/b} is nested in it: each level multiplies
+	total int
+	over  bool
+}
+
+// Get implements shell.EnvGetter.
+func (m *meter) Get(k string) (string, bool) {
+	v, ok := m.env.Get(k)
+	m.total += len(v)
+	bound := m.total
+	for range m.depth {
+		bound = min(bound, maxValue) * (m.word + m.total)
+	}
+	if m.total > maxValue || bound > 64*maxValue {
+		m.over = true
+		return "", ok
+	}
+	return v, ok
+}
+
+var replaceAllSyntax = regexp.MustCompile(`\$\{[A-Za-z0-9_]+//`)
+
+// replaceDepth counts how deep ${x//a/b} can be nested in WORD.
+func replaceDepth(word string) int {
+	depth, deepest := 0, 0
+	var open []bool
+	for i := 0; i < len(word); i++ {
+		switch {
+		case strings.HasPrefix(word[i:], "${"):
+			all := replaceAllSyntax.FindStringIndex(word[i:])
+			is := all != nil && all[0] == 0
+			if is {
+				depth++
+				deepest = max(deepest, depth)
+			}
+			open = append(open, is)
+		case word[i] == '}' && len(open) > 0:
+			if open[len(open)-1] {
+				depth--
+			}
+			open = open[:len(open)-1]
+		}
+	}
+	return deepest
+}
+
+// expand replaces the variables of WORD and tells which names it found and which it did not.
+func expand(lex *shell.Lex, word string, vars *env) (shell.ProcessWordResult, error) {
+	m := &meter{env: vars, word: len(word), depth: replaceDepth(word)}
+	res, err := lex.ProcessWordWithMatches(word, m)
+	return res, m.check(word, res.Result, err)
+}
+
+func expandWords(lex *shell.Lex, word string, vars *env) ([]string, error) {
+	m := &meter{env: vars, word: len(word), depth: replaceDepth(word)}
+	words, err := lex.ProcessWords(word, m)
+	return words, m.check(word, strings.Join(words, " "), err)
+}
+
+func (m *meter) check(word, result string, err error) error {
+	if m.over || len(result) > maxValue {
+		return fmt.Errorf("expand %.80q: more than %d bytes: %w", word, maxValue, ErrTooLarge)
+	}
+	if err != nil {
+		// BuildKit's text is `failed to process "${x": syntax error: missing '}'`.
+		return fmt.Errorf("%s", strings.Replace(err.Error(), "failed to process", "process", 1))
+	}
+	return nil
+}
