@@ -1,0 +1,92 @@
+// Package layer turns differences of trees into the blobs that an image holds,
+// and such blobs, or the archive of an ADD, into packs and differences.
+//
+// Owns: what a tar means (LAWS 15), what fbuild writes (LAWS 13, 21, 28), and
+// the compression of both.
+//
+// Invariants:
+//   - Read puts the uncompressed tar into the pack byte for byte as it came, so
+//     that the sha256 of the pack is the layer's DiffID; a file's extents point
+//     into it.
+//   - Seal gives the same bytes for the same input, whatever the number of
+//     cores and the Go release: headers are written here, not by archive/tar.
+//   - Read(Seal(cs)) equals cs but for the attributes of the root directory,
+//     which docker and containerd ignore in a layer.
+//   - Nothing is allocated because a number in the input says so: sizes are
+//     bounded before they are believed (Limits and the constants of limits.go).
+//
+// On-disk format: see write.go for the tar; gzip is one member (LAWS 28).
+//
+// Concurrency: every function may be called from any number of goroutines; each
+// call uses a few goroutines of its own and waits for them.
+//
+// Fails when: ErrCorrupt, ErrTooLarge and ErrNotArchive say that the input is at
+// fault; every other error comes from a reader or writer that the caller gave.
+package layer
+
+import (
+	"errors"
+	"io"
+
+	"github.com/fbuild/fbuild/tree"
+)
+
+// ErrCorrupt is returned for a stream that is cut short, damaged, or that says
+// what no file system can hold.
+var ErrCorrupt = errors.New("corrupt layer")
+
+// ErrTooLarge is returned for a stream that exceeds its Limits.
+var ErrTooLarge = errors.New("layer exceeds the limits")
+
+// ErrNotArchive is returned by Extract for a file that is no tar in any known
+// compression, and by nothing else.
+var ErrNotArchive = errors.New("not a tar archive")
+
+// Contents gives the bytes of file nodes.
+type Contents interface {
+	// Open returns the bytes of n from its start; the caller closes it. It is
+	// also asked for copies of a node that hold only its extents that are no
+	// holes.
+	Open(n *tree.Node) (io.ReadCloser, error)
+}
+
+// Limits bound what a stream may ask of this machine. Zero fields mean the
+// defaults: 1 GiB, 200 and 10,000,000.
+type Limits struct {
+	// MaxSize is the uncompressed size that any stream may have. A larger one
+	// may have at most MaxRatio times the compressed bytes read so far.
+	MaxSize  int64
+	MaxRatio int64
+	// MaxEntries is the highest number of entries.
+	MaxEntries int64
+}
+
+// Info says what Read and Extract read.
+type Info struct {
+	DiffID  tree.Digest // of the uncompressed stream
+	Digest  tree.Digest // of the blob as it came, to its last byte
+	TarSize int64       // uncompressed bytes
+	Size    int64       // compressed bytes
+	Notes   []string    // what was left out or changed, for people
+}
+
+// Options say how Seal and WriteTar write.
+type Options struct {
+	// Compression is "gzip" (also ""), "zstd" or "uncompressed".
+	Compression string
+	// Level is the codec's own; 0 means gzip's 6 and zstd's 3.
+	Level int
+	// ClampMtime, where set, is the latest time that an entry may have
+	// (rewrite-timestamp with SOURCE_DATE_EPOCH).
+	ClampMtime *tree.Time
+}
+
+// Sealed says what Seal wrote.
+type Sealed struct {
+	DiffID    tree.Digest // of the tar
+	Digest    tree.Digest // of the blob
+	Size      int64       // bytes of the blob
+	TarSize   int64       // bytes of the tar
+	MediaType string
+	Notes     []string // what was left out, for people
+}
