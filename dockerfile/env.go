@@ -1,6 +1,7 @@
 package dockerfile
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -148,8 +149,9 @@ func (m *meter) check(word, result string, err error) error {
 		return fmt.Errorf("expand %.80q: more than %d bytes: %w", word, maxValue, ErrTooLarge)
 	}
 	if err != nil {
-		// BuildKit's text is `failed to process "${x": syntax error: missing '}'`.
-		return fmt.Errorf("%s", strings.Replace(err.Error(), "failed to process", "process", 1))
+		text := strings.Replace(err.Error(), "failed to process", "process", 1)
+		// BuildKit takes the end of the text for a modifier.
+		return errors.New(strings.Replace(text, "unsupported modifier (\uFFFD) in substitution", "syntax error: missing '}'", 1))
 	}
 	return nil
 }
