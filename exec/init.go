@@ -1,0 +1,180 @@
+package exec
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Descriptors of C.
+const (
+	jobFD    = 3
+	statusFD = 4
+)
+
+// setupError is a refusal of the host, not a fault of the command.
+type setupError struct{ err error }
+
+func (e *setupError) Error() string { return e.err.Error() }
+func (e *setupError) Unwrap() error { return e.err }
+
+// initMain is C: pid 1 of a command's pid namespace.
+func initMain() int {
+	// Capabilities and seccomp belong to a thread; the command is forked from this one.
+	runtime.LockOSThread()
+	status := os.NewFile(statusFD, "status")
+	o := runInit()
+	if len(o.Error) > maxOutcome/8 {
+		o.Error = o.Error[:maxOutcome/8]
+	}
+	if err := json.NewEncoder(status).Encode(o); err != nil {
+		fmt.Fprintln(os.Stderr, "init:", err)
+		return 1
+	}
+	// At once, and not by way of os.Exit: what the command left behind runs until this process is gone, and a race-detecting build would sleep a second first.
+	unix.Exit(0)
+	return 0
+}
+
+func runInit() outcome {
+	j, err := readJob()
+	if err == nil {
+		err = prepareInit(j)
+	}
+	if err != nil {
+		var host *setupError
+		return outcome{Error: err.Error(), Unavailable: errors.As(err, &host)}
+	}
+	if err := unix.Chdir(j.Dir); err != nil {
+		return outcome{Error: fmt.Sprintf("chdir to working directory %q: %v", j.Dir, err)}
+	}
+	name, err := lookPath(j.Args[0], j.Env)
+	if err != nil {
+		return commandError(err)
+	}
+	if err := confine(); err != nil {
+		return outcome{Error: err.Error(), Unavailable: true}
+	}
+	pid, err := fork(name, j)
+	if err != nil {
+		return commandError(startError(name, err))
+	}
+	return reapUntil(pid)
+}
+
+func readJob() (job, error) {
+	var j job
+	f := os.NewFile(jobFD, "job")
+	defer f.Close()
+	if err := closeOnExecFrom(jobFD); err != nil {
+		return j, err
+	}
+	if err := json.NewDecoder(f).Decode(&j); err != nil && err != io.EOF {
+		return j, fmt.Errorf("decode job: %w", err)
+	}
+	return j, nil
+}
+
+// prepareInit makes everything that the command will find, with all the capabilities of the sandbox.
+func prepareInit(j job) error {
+	// A process of the command must not reach this binary through /proc/1 (CVE-2019-5736), nor trace this process.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("make init undumpable: %w", err)
+	}
+	if err := enterRoot(j); err != nil {
+		return err
+	}
+	if err := unix.Sethostname([]byte(j.Hostname)); err != nil {
+		return fmt.Errorf("set host name: %w", err)
+	}
+	if j.NoNet {
+		if err := loopbackUp(); err != nil {
+			return err
+		}
+	}
+	unix.Umask(0o022)
+	if err := setLimits(); err != nil {
+		return err
+	}
+	if err := resetSignals(); err != nil {
+		return err
+	}
+	for _, fd := range []int{1, 2} {
+		// So that the user of the command can open /dev/stdout, as in docker. A pipe that cannot be given away still works as a descriptor.
+		if err := unix.Fchown(fd, int(j.UID), int(j.GID)); err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("give away output: %w", err)
+		}
+	}
+	return nil
+}
+
+// resetSignals makes every signal's action in the command the default and its mask empty: an action that is caught here is reset by execve, one that was ignored
+// (nohup) would stay ignored.
+func resetSignals() error {
+	signal.Notify(make(chan os.Signal, 1))
+	var none unix.Sigset_t
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil); err != nil {
+		return fmt.Errorf("clear signal mask: %w", err)
+	}
+	return nil
+}
+
+// fork starts the command. It returns only after its execve, whose error is that of the fork.
+func fork(name string, j job) (int, error) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, fmt.Errorf("open null device: %w", err)
+	}
+	defer null.Close()
+	return syscall.ForkExec(name, j.Args, &syscall.ProcAttr{
+		Env:   j.Env,
+		Files: []uintptr{null.Fd(), 1, 2},
+		Sys: &syscall.SysProcAttr{
+			Setsid:     true,
+			Credential: &syscall.Credential{Uid: j.UID, Gid: j.GID, Groups: j.Groups, NoSetGroups: j.Single},
+		},
+	})
+}
+
+// reapUntil reaps everything until the command itself has ended. The kernel kills what is left when this process, pid 1, ends.
+func reapUntil(command int) outcome {
+	for {
+		var ws unix.WaitStatus
+		pid, err := unix.Wait4(-1, &ws, 0, nil)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return outcome{Error: fmt.Sprintf("wait for command: %v", err)}
+		case pid != command:
+		case ws.Signaled():
+			return outcome{Signal: int(ws.Signal())}
+		default:
+			return outcome{Code: ws.ExitStatus()}
+		}
+	}
+}
+
+// loopbackUp brings up the only device of a fresh network namespace.
+func loopbackUp() error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("bring up loopback: %w", err)
+	}
+	defer unix.Close(s)
+	req, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fmt.Errorf("bring up loopback: %w", err)
+	}
+	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, req); err != nil {
+		return fmt.Errorf("bring up loopback: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+package exec
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Names of this package's children.
+const (
+	keeperName = "keeper"
+	initName   = "init"
+)
+
+// Children are the re-exec entries of this package.
+func Children() map[string]func() int {
+	return map[string]func() int{keeperName: keeperMain, initName: initMain}
+}
+
+// keeper is K: pid 1 of the sandbox's pid namespace.
+type keeper struct {
+	link *link
+	null *os.File
+
+	mu   sync.Mutex
+	pids map[int]uint64 // children by pid; INVARIANT: a pid is here until it was reaped, so that a kill never hits another process
+	ids  map[uint64]int
+}
+
+func keeperMain() int {
+	l, err := newLink(os.NewFile(3, "keeper socket"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "keeper:", err)
+		return 1
+	}
+	k := &keeper{link: l, pids: map[int]uint64{}, ids: map[uint64]int{}}
+	if err := k.prepare(); err != nil {
+		if serr := l.send(reply{Kind: "failed", Error: err.Error()}, nil); serr != nil {
+			fmt.Fprintln(os.Stderr, "keeper:", err, serr)
+		}
+		return 1
+	}
+	// The reaper needs no end of its own: this process ends with serve, and everything in its pid namespace with it.
+	childEnded := make(chan os.Signal, 1)
+	signal.Notify(childEnded, unix.SIGCHLD)
+	go func() {
+		for range childEnded {
+			k.reap()
+		}
+	}()
+	if err := l.send(reply{Kind: "ready"}, nil); err != nil {
+		return 1
+	}
+	k.serve()
+	return 0
+}
+
+// prepare cuts this process off from what it inherited: descriptors of the caller's caller, and mounts that would propagate.
+func (k *keeper) prepare() error {
+	if err := closeOnExecFrom(3); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("open null device: %w", err)
+	}
+	k.null = null
+	return nil
+}
+
+// serve answers requests until the socket closes.
+func (k *keeper) serve() {
+	for {
+		var req request
+		files, err := k.link.receive(&req)
+		if err != nil {
+			return
+		}
+		switch req.Op {
+		case "start":
+			k.start(req, files)
+		case "kill":
+			k.kill(req.ID)
+		}
+		closeFiles(files)
+	}
+}
+
+func (k *keeper) start(req request, files []*os.File) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	rep := reply{Kind: "started", ID: req.ID}
+	if pid, err := k.fork(req, files); err != nil {
+		rep = reply{Kind: "failed", ID: req.ID, Error: err.Error()}
+	} else {
+		k.pids[pid], k.ids[req.ID] = req.ID, pid
+	}
+	k.tell(rep)
+}
+
+func (k *keeper) fork(req request, files []*os.File) (int, error) {
+	if len(files) < 2 {
+		return 0, fmt.Errorf("start %s: got %d files, want at least 2", req.Name, len(files))
+	}
+	fds := []uintptr{k.null.Fd()}
+	for _, f := range files {
+		fds = append(fds, f.Fd())
+	}
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{"fbuild:" + req.Name}, &syscall.ProcAttr{
+		Dir: "/", Env: []string{}, Files: fds,
+		Sys: &syscall.SysProcAttr{Cloneflags: req.Flags, Setsid: true},
+	})
+	if err != nil {
+		return 0, fmt.Errorf("start %s: %w", req.Name, err)
+	}
+	return pid, nil
+}
+
+func (k *keeper) kill(id uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if pid, ok := k.ids[id]; ok {
+		// Not reaped yet, so the pid is its own; ESRCH is impossible and nothing else can go wrong.
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+// reap collects every child that ended, its own and the orphans that came to pid 1.
+func (k *keeper) reap() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for {
+		var ws unix.WaitStatus
+		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return
+		}
+		id, ok := k.pids[pid]
+		if !ok {
+			continue
+		}
+		delete(k.pids, pid)
+		delete(k.ids, id)
+		rep := reply{Kind: "exited", ID: id, Code: ws.ExitStatus()}
+		if ws.Signaled() {
+			rep.Signal = int(ws.Signal())
+		}
+		k.tell(rep)
+	}
+}
+
+// tell sends a reply; if A is gone, serve ends and so does everything here.
+func (k *keeper) tell(r reply) {
+	if err := k.link.send(r, nil); err != nil {
+		fmt.Fprintln(os.Stderr, "keeper:", err)
+	}
+}
+
+// closeOnExecFrom marks every descriptor from FIRST on, whoever opened it.
+func closeOnExecFrom(first int) error {
+	err := unix.CloseRange(uint(first), ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC)
+	if err == nil {
+		return nil
+	}
+	// Kernels before 5.11.
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("list descriptors: %w", err)
+	}
+	for _, e := range entries {
+		var fd int
+		if _, err := fmt.Sscan(e.Name(), &fd); err == nil && fd >= first {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,278 @@
+package exec
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	osexec "os/exec"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbuild/fbuild/internal/reexec"
+)
+
+// Config says how a Sandbox is made.
+type Config struct {
+	// SingleID maps one id only, as on a host without subordinate ids.
+	SingleID bool
+	// Debug receives what the keeper has to say, nil for nobody.
+	Debug io.Writer
+}
+
+// Sandbox is a set of namespaces that lives as long as its keeper, in which commands and helpers run.
+type Sandbox struct {
+	ids  reexec.Map
+	cmd  *osexec.Cmd
+	link *link
+	read chan struct{} // closed when the reader of the link is done
+
+	mu    sync.Mutex
+	next  uint64
+	procs map[uint64]*Process
+	gone  error // set when the keeper is gone
+}
+
+// Open starts the keeper. The error wraps ErrUnavailable when the host forbids what it needs.
+func Open(ctx context.Context, cfg Config) (*Sandbox, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("create keeper socket: %w", err)
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "keeper socket")
+	defer theirs.Close()
+	l, err := newLink(os.NewFile(uintptr(pair[0]), "keeper socket"))
+	if err != nil {
+		return nil, err
+	}
+	// Not bound to ctx: the keeper outlives the call that made it and ends when its socket closes.
+	cmd := reexec.Command(context.WithoutCancel(ctx), keeperName)
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{theirs}
+	said := &tail{}
+	cmd.Stderr = said
+	if cfg.Debug != nil {
+		cmd.Stderr = io.MultiWriter(said, cfg.Debug)
+	}
+	// A session of its own: Ctrl-C at the terminal is for the caller alone, which then ends the keeper in order.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	ids, err := reexec.StartMapped(ctx, cmd, unix.CLONE_NEWNS|unix.CLONE_NEWPID, cfg.SingleID)
+	if err != nil {
+		return nil, errors.Join(unavailable(err), l.Close())
+	}
+	s := &Sandbox{ids: ids, cmd: cmd, link: l, read: make(chan struct{}), procs: map[uint64]*Process{}}
+	if err := s.handshake(ctx, theirs, said); err != nil {
+		close(s.read)
+		return nil, errors.Join(err, s.Close())
+	}
+	go s.readReplies()
+	return s, nil
+}
+
+// handshake waits until the keeper is ready.
+func (s *Sandbox) handshake(ctx context.Context, theirs *os.File, said *tail) error {
+	if err := theirs.Close(); err != nil {
+		return fmt.Errorf("close keeper socket: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.link.Close() })
+	defer stop()
+	var rep reply
+	_, err := s.link.receive(&rep)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return unavailable(fmt.Errorf("start keeper: %w: %s", err, said))
+	case rep.Kind != "ready":
+		return unavailable(errors.New(rep.Error))
+	}
+	return nil
+}
+
+// Isolation names the class of ids that exist inside: "root", "ranges" or "single".
+func (s *Sandbox) Isolation() string { return string(s.ids.Class) }
+
+// Close ends the keeper and with it every process in the sandbox; none is left when it returns. It may be called more than once.
+func (s *Sandbox) Close() error {
+	s.mu.Lock()
+	first := s.gone != errClosed
+	s.gone = errClosed
+	s.mu.Unlock()
+	if !first {
+		<-s.read
+		return nil
+	}
+	// The keeper ends at the end of its socket; the kill is for one that cannot read any more.
+	_ = s.link.Close()
+	<-s.read
+	_ = s.cmd.Process.Kill()
+	var exit *osexec.ExitError
+	if err := s.cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		return fmt.Errorf("wait for keeper: %w", err)
+	}
+	return nil
+}
+
+// readReplies hands each reply to the process that it is about, until the keeper is gone.
+func (s *Sandbox) readReplies() {
+	defer close(s.read)
+	for {
+		var rep reply
+		files, err := s.link.receive(&rep)
+		closeFiles(files)
+		s.mu.Lock()
+		if err != nil {
+			if s.gone == nil {
+				s.gone = fmt.Errorf("the keeper of the sandbox is gone: %w", err)
+			}
+			for id, p := range s.procs {
+				delete(s.procs, id)
+				p.finish(s.gone)
+			}
+			s.mu.Unlock()
+			return
+		}
+		p := s.procs[rep.ID]
+		if p != nil && rep.Kind != "started" {
+			delete(s.procs, rep.ID)
+		}
+		s.mu.Unlock()
+		if p != nil {
+			p.handle(rep)
+		}
+	}
+}
+
+// Process is a child in the sandbox.
+type Process struct {
+	s       *Sandbox
+	id      uint64
+	started chan struct{} // closed when it runs or has failed to start
+	ended   chan struct{} // closed when it has ended
+	err     error         // valid once ended is closed
+	once    sync.Once
+	output  sync.WaitGroup
+}
+
+func (p *Process) handle(rep reply) {
+	switch rep.Kind {
+	case "started":
+		p.once.Do(func() { close(p.started) })
+	case "failed":
+		p.finish(errors.New(rep.Error))
+	case "exited":
+		switch {
+		case rep.Signal != 0:
+			p.finish(&ExitError{Code: -1, Signal: rep.Signal})
+		case rep.Code != 0:
+			p.finish(&ExitError{Code: rep.Code})
+		default:
+			p.finish(nil)
+		}
+	}
+}
+
+func (p *Process) finish(err error) {
+	p.err = err
+	p.once.Do(func() { close(p.started) })
+	close(p.ended)
+}
+
+// Wait waits for the end of the process and of its output. A non-zero end is *ExitError. It may be called more than once.
+func (p *Process) Wait() error {
+	<-p.ended
+	p.output.Wait()
+	return p.err
+}
+
+// Kill sends SIGKILL; a process that has ended already is no error.
+func (p *Process) Kill() error {
+	select {
+	case <-p.ended:
+		return nil
+	default:
+	}
+	if err := p.s.link.send(request{Op: "kill", ID: p.id}, nil); err != nil {
+		return fmt.Errorf("kill process: %w", err)
+	}
+	return nil
+}
+
+// Start runs a re-executed child NAME in the sandbox's namespaces with FILES as descriptors 3 and on; what it prints goes to STDERR. It starts in /, with an empty
+// environment. The caller keeps FILES. ctx done kills it.
+func (s *Sandbox) Start(ctx context.Context, name string, files []*os.File, stderr io.Writer) (*Process, error) {
+	out, err := newOutputs(stderr, stderr)
+	if err != nil {
+		return nil, err
+	}
+	return s.start(ctx, name, 0, files, out)
+}
+
+// start takes over OUT.
+func (s *Sandbox) start(ctx context.Context, name string, flags uintptr, files []*os.File, out *outputs) (*Process, error) {
+	p := &Process{s: s, started: make(chan struct{}), ended: make(chan struct{})}
+	s.mu.Lock()
+	err := s.gone
+	if err == nil {
+		s.next++
+		p.id = s.next
+		s.procs[p.id] = p
+	}
+	s.mu.Unlock()
+	if err != nil {
+		out.abandon()
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	err = s.link.send(request{Op: "start", ID: p.id, Name: name, Flags: flags}, append(out.writers(), files...))
+	out.drain(&p.output)
+	if err != nil {
+		s.mu.Lock()
+		delete(s.procs, p.id)
+		s.mu.Unlock()
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = p.Kill() })
+	p.output.Go(func() {
+		<-p.ended
+		stop()
+	})
+	<-p.started
+	select {
+	case <-p.ended:
+		var exit *ExitError
+		if p.err != nil && !errors.As(p.err, &exit) {
+			p.output.Wait()
+			return nil, p.err
+		}
+	default:
+	}
+	return p, nil
+}
+
+// tail keeps the last of what was written.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+const maxTail = 4 << 10
+
+// Write never fails.
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, p...)
+	t.buf = t.buf[max(0, len(t.buf)-maxTail):]
+	return len(p), nil
+}
+
+// String is the text without white space around it.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(bytes.TrimSpace(t.buf))
+}
