@@ -3,7 +3,9 @@ package dockerfile
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
@@ -12,14 +14,18 @@ import (
 // maxValue bounds one expanded word: Linux takes no argument and no variable over 128 KiB, labels may be larger.
 const maxValue = 1 << 20
 
-// env is an ordered set of variables; setting one again moves it to the end, as BuildKit's list does.
+// maxVars bounds the variables of a stage: the kernel takes about 2 MiB of them together.
+const maxVars = 10_000
+
+// env is an ordered set of variables.
 type env struct {
-	keys   []string
 	values map[string]string
+	order  map[string]int
+	next   int
 }
 
 func newEnv(list []string) *env {
-	e := &env{values: map[string]string{}}
+	e := &env{values: map[string]string{}, order: map[string]int{}}
 	for _, kv := range list {
 		k, v, _ := strings.Cut(kv, "=")
 		e.set(k, v)
@@ -28,29 +34,29 @@ func newEnv(list []string) *env {
 }
 
 func (e *env) clone() *env {
-	c := &env{keys: append([]string(nil), e.keys...), values: make(map[string]string, len(e.values))}
-	for k, v := range e.values {
-		c.values[k] = v
-	}
-	return c
+	return &env{values: maps.Clone(e.values), order: maps.Clone(e.order), next: e.next}
 }
 
+// set gives K a value and moves it to the end, as BuildKit's list does.
 func (e *env) set(k, v string) {
-	if _, ok := e.values[k]; ok {
-		e.remove(k)
+	e.values[k], e.order[k] = v, e.next
+	e.next++
+}
+
+// replace gives K a value where it stands: so an image's ENV changes.
+func (e *env) replace(k, v string) {
+	if _, ok := e.order[k]; !ok {
+		e.set(k, v)
 	}
-	e.keys = append(e.keys, k)
 	e.values[k] = v
 }
 
-func (e *env) remove(k string) {
-	for i, have := range e.keys {
-		if have == k {
-			e.keys = append(e.keys[:i], e.keys[i+1:]...)
-			break
-		}
+// check fails when there are more variables than any honest stage has.
+func (e *env) check() error {
+	if len(e.values) > maxVars {
+		return fmt.Errorf("set more than %d variables: %w", maxVars, ErrTooLarge)
 	}
-	delete(e.values, k)
+	return nil
 }
 
 // Get implements shell.EnvGetter.
@@ -60,25 +66,18 @@ func (e *env) Get(k string) (string, bool) {
 }
 
 // Keys implements shell.EnvGetter.
-func (e *env) Keys() []string { return e.keys }
-
-func (e *env) list() []string {
-	out := make([]string, 0, len(e.keys))
-	for _, k := range e.keys {
-		out = append(out, k+"="+e.values[k])
-	}
-	return out
+func (e *env) Keys() []string {
+	keys := slices.Collect(maps.Keys(e.values))
+	slices.SortFunc(keys, func(a, b string) int { return e.order[a] - e.order[b] })
+	return keys
 }
 
-// setInPlace is how an image's ENV changes: a name keeps its place.
-func setInPlace(list []string, k, v string) []string {
-	for i, kv := range list {
-		if have, _, _ := strings.Cut(kv, "="); have == k {
-			list[i] = k + "=" + v
-			return list
-		}
+func (e *env) list() []string {
+	keys := e.Keys()
+	for i, k := range keys {
+		keys[i] = k + "=" + e.values[k]
 	}
-	return append(list, k+"="+v)
+	return keys
 }
 
 // meter hands out variables and stops when a word would grow beyond maxValue: forty lines of ENV a=$a$a are 2^40 bytes.

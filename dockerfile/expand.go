@@ -198,9 +198,9 @@ func (s *Scope) expandEnv(c Env) (Instruction, error) {
 		}
 		s.lintSecret(&c.meta, "ENV", kv.Key)
 		s.vars.set(kv.Key, kv.Value)
-		s.imageEnv = setInPlace(s.imageEnv, kv.Key, kv.Value)
+		s.imageEnv.replace(kv.Key, kv.Value)
 	}
-	return &c, nil
+	return &c, s.vars.check()
 }
 
 // expandArg gives each name its value: --build-arg first, then the default, then the global ARG of that name. Unlike ENV
@@ -223,10 +223,13 @@ func (s *Scope) expandArg(c Arg) (Instruction, error) {
 		if a.Set && !isNotEnv(a.Key) {
 			s.vars.set(a.Key, a.Value)
 		}
+		if len(s.args) >= maxVars {
+			return nil, fmt.Errorf("declare more than %d ARGs: %w", maxVars, ErrTooLarge)
+		}
 		s.args = append(s.args, a)
 		c.Args[i] = a
 	}
-	return &c, nil
+	return &c, s.vars.check()
 }
 
 func (s *Scope) expandLabel(c Label) (Instruction, error) {

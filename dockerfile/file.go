@@ -21,6 +21,8 @@ const (
 	MaxSize = 4 << 20
 	// maxLine is the longest line that BuildKit's parser takes.
 	maxLine = 64<<10 - 1
+	// maxInstructions bounds the work that a hostile file can ask for; docker takes no image of more than 127 layers.
+	maxInstructions = 20_000
 )
 
 // Options are what the caller knows besides the text.
@@ -42,6 +44,7 @@ type File struct {
 	buildArgs map[string]string
 	global    *env // platform arguments and ARGs before the first FROM
 	declared  map[string]bool
+	byName    map[string]*Stage // of several of a name the last
 	epoch     string
 	escape    rune
 	check     linter.Config
@@ -52,7 +55,7 @@ func Parse(name string, src []byte, o Options) (*File, error) {
 	if err := validate(name, src); err != nil {
 		return nil, err
 	}
-	f := &File{Name: name, Lines: splitLines(src), buildArgs: o.BuildArgs, declared: map[string]bool{}}
+	f := &File{Name: name, Lines: splitLines(src), buildArgs: o.BuildArgs, declared: map[string]bool{}, byName: map[string]*Stage{}}
 	if err := f.checkSyntax(src, o.BuildArgs); err != nil {
 		return nil, err
 	}
@@ -170,6 +173,13 @@ func (f *File) parseText(src []byte, l *lint) (stages []instructions.Stage, meta
 		}
 		return nil, nil, pe
 	}
+	count := len(metaArgs)
+	for i := range stages {
+		count += 1 + len(stages[i].Commands)
+	}
+	if count > maxInstructions {
+		return nil, nil, &ParseError{Name: f.Name, Err: fmt.Errorf("%d instructions, more than %d: %w", count, maxInstructions, ErrTooLarge)}
+	}
 	if len(stages) == 0 {
 		return nil, nil, &ParseError{
 			Name: f.Name, Err: errors.New("dockerfile contains no stages to build"),
@@ -252,6 +262,9 @@ func (f *File) metaArgs(cmds []instructions.ArgCommand, base *env, lex *shell.Le
 					return nil, wrap(f.Name, err, locationOf(cmds[i].Location()))
 				}
 				e.set(kv.Key, res.Result)
+			}
+			if err := e.check(); err != nil {
+				return nil, wrap(f.Name, err, locationOf(cmds[i].Location()))
 			}
 		}
 	}

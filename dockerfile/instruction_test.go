@@ -113,9 +113,8 @@ func TestExpandAndHistory(t *testing.T) {
 			if in.Location().Start != 3 || !strings.HasPrefix(tt.line, in.Keyword()) {
 				t.Errorf("got line %d keyword %q, want 3 and the first word of %q", in.Location().Start, in.Keyword(), tt.line)
 			}
-			history := strings.Replace(tt.history, "|1 V=v", "|1 V=v", 1)
-			if got := s.CreatedBy(in); got != history {
-				t.Errorf("history: got %q, want %q", got, history)
+			if got := s.CreatedBy(in); got != tt.history {
+				t.Errorf("history: got %q, want %q", got, tt.history)
 			}
 		})
 	}
@@ -210,15 +209,8 @@ func TestTitle(t *testing.T) {
 		{"COPY \"a b\" $V", "COPY a b v"},
 		{"RUN <<EOF\na\nb\nEOF", "RUN <<EOF (a...)"},
 		{"RUN a \\\n  b", "RUN a   b"},
-		{"LABEL a='open", "LABEL a='open"},
 	} {
-		f, err := Parse("Dockerfile", []byte("FROM a\nENV V=v\n"+tt.line+"\n"), Options{})
-		if err != nil {
-			if strings.Contains(tt.line, "open") {
-				continue
-			}
-			t.Fatal(err)
-		}
+		f := mustParse(t, Options{}, "FROM a", "ENV V=v", tt.line)
 		s := NewScope(f, ScopeOptions{})
 		if _, err := s.Expand(f.Stages[0].Instructions[0]); err != nil {
 			t.Fatal(err)

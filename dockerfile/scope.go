@@ -26,8 +26,8 @@ type Scope struct {
 	file     *File
 	lex      *shell.Lex
 	lint     *lint
-	vars     *env     // what a RUN sees: ENV and ARG, the last one written wins
-	imageEnv []string // what the image gets: ENV only
+	vars     *env // what a RUN sees: ENV and ARG, the last one written wins
+	imageEnv *env // what the image gets: ENV only
 	args     []ArgValue
 	workdir  string
 	shell    []string
@@ -40,28 +40,27 @@ type Scope struct {
 func NewScope(f *File, o ScopeOptions) *Scope {
 	s := &Scope{file: f, lex: shell.NewLex(f.escape), lint: newLint(f.check)}
 	if p := o.Parent; p != nil {
-		s.vars, s.imageEnv, s.args = p.vars.clone(), slices.Clone(p.imageEnv), slices.Clone(p.args)
+		s.vars, s.imageEnv, s.args = p.vars.clone(), p.imageEnv.clone(), slices.Clone(p.args)
 		s.workdir, s.shell, s.workdirSet = p.workdir, p.shell, p.workdirSet
 	} else {
-		s.vars, s.imageEnv = newEnv(nil), slices.Clone(o.BaseEnv)
+		s.vars, s.imageEnv = newEnv(nil), newEnv(o.BaseEnv)
 		s.workdir, s.shell = o.BaseWorkdir, o.BaseShell
-		if !slices.ContainsFunc(s.imageEnv, func(kv string) bool { return strings.HasPrefix(kv, "PATH=") }) {
-			s.imageEnv = append(s.imageEnv, "PATH="+DefaultPath)
+		if _, ok := s.imageEnv.Get("PATH"); !ok {
+			s.imageEnv.set("PATH", DefaultPath)
 		}
 	}
 	if s.workdir == "" {
 		s.workdir = "/"
 	}
 	// A stage built FROM another sees its ARGs, but what the image says goes first: BuildKit sets the ENV again.
-	for _, kv := range s.imageEnv {
-		k, v, _ := strings.Cut(kv, "=")
-		s.vars.set(k, v)
+	for _, k := range s.imageEnv.Keys() {
+		s.vars.set(k, s.imageEnv.values[k])
 	}
 	return s
 }
 
 // Env is the environment of the image so far.
-func (s *Scope) Env() []string { return slices.Clone(s.imageEnv) }
+func (s *Scope) Env() []string { return s.imageEnv.list() }
 
 // KeyEnv is what decides about a RUN: ENV and the declared ARGs that have a value. Proxies are not in it, unless an ARG declares them.
 func (s *Scope) KeyEnv() []string { return s.vars.list() }

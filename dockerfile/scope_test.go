@@ -2,6 +2,7 @@ package dockerfile
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -318,4 +319,37 @@ func TestExpansionIsBounded(t *testing.T) {
 			t.Errorf("got %v, want no error", err)
 		}
 	})
+}
+
+// A file of four MiB must not ask for hours of work.
+func TestWorkIsBounded(t *testing.T) {
+	names := func(keyword string) string {
+		var b strings.Builder
+		b.WriteString(keyword)
+		for i := range 20_000 {
+			b.WriteString(" n" + strconv.Itoa(i) + "=1")
+			if i%1000 == 999 {
+				b.WriteString("\\\n")
+			}
+		}
+		return b.String() + " z=1"
+	}
+	for name, src := range map[string]string{
+		"stages":      strings.Repeat("FROM a\n", 500_000),
+		"triggers":    "FROM a AS b\n" + strings.Repeat("ONBUILD RUN x\n", 9000) + strings.Repeat("FROM b\n", 9000),
+		"variables":   "FROM a\n" + names("ENV") + "\n",
+		"arguments":   "FROM a\n" + names("ARG") + "\n",
+		"same":        "FROM a\nARG" + strings.Repeat(" a", 25_000) + "\n",
+		"global ARGs": names("ARG") + "\nFROM a\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, err := Parse("Dockerfile", []byte(src), Options{})
+			if err == nil {
+				_, _, err = evaluate(f, f.Stages[0], ScopeOptions{})
+			}
+			if !errors.Is(err, ErrTooLarge) {
+				t.Errorf("got %v, want ErrTooLarge", err)
+			}
+		})
+	}
 }

@@ -58,10 +58,8 @@ func (f *File) Target(name string) (*Stage, error) {
 
 // find looks a stage up as --target and COPY --from do: by name, the last of several, else by number.
 func (f *File) find(name string) *Stage {
-	for i := len(f.Stages) - 1; i >= 0; i-- {
-		if s := f.Stages[i]; s.Name != "" && strings.EqualFold(s.Name, name) {
-			return s
-		}
+	if s := f.byName[strings.ToLower(name)]; s != nil {
+		return s
 	}
 	if i, err := strconv.Atoi(name); err == nil && i >= 0 && i < len(f.Stages) {
 		return f.Stages[i]
@@ -130,6 +128,9 @@ func (f *File) buildStages(in []instructions.Stage, o Options, l *lint) error {
 			}
 		}
 		f.Stages = append(f.Stages, st)
+		if st.Name != "" {
+			f.byName[st.Name] = st
+		}
 	}
 	for i, st := range f.Stages {
 		if st.Context != "" {
@@ -139,9 +140,14 @@ func (f *File) buildStages(in []instructions.Stage, o Options, l *lint) error {
 			return err
 		}
 	}
+	inherited := 0
 	for _, st := range f.Stages {
-		if err := f.inheritTriggers(st); err != nil {
+		n, err := f.inheritTriggers(st)
+		if err != nil {
 			return err
+		}
+		if inherited += n; inherited > maxInstructions {
+			return f.fail(st.Loc, "", "stages inherit more than %d ONBUILD triggers: %w", maxInstructions, ErrTooLarge)
 		}
 	}
 	return nil
@@ -159,11 +165,7 @@ func (f *File) newStage(i int, in *instructions.Stage, lex *shell.Lex, l *lint) 
 		return nil, f.fail(st.Loc, f.suggestArg(base.Unmatched), "base name (%s) should not be blank", in.BaseName)
 	}
 	st.BaseName = base.Result
-	for _, earlier := range f.Stages {
-		if earlier.Name != "" && earlier.Name == st.BaseName {
-			st.BaseStage = earlier
-		}
-	}
+	st.BaseStage = f.byName[st.BaseName]
 	if in.Platform == "" {
 		return st, nil
 	}
@@ -224,9 +226,9 @@ func deferred(err error) bool {
 }
 
 // inheritTriggers puts the ONBUILD triggers of the base stage in front, as docker does.
-func (f *File) inheritTriggers(st *Stage) error {
+func (f *File) inheritTriggers(st *Stage) (int, error) {
 	if st.BaseStage == nil || st.Context != "" {
-		return nil
+		return 0, nil
 	}
 	var triggers []string
 	for _, in := range st.BaseStage.Instructions {
@@ -235,15 +237,15 @@ func (f *File) inheritTriggers(st *Stage) error {
 		}
 	}
 	if len(triggers) == 0 {
-		return nil
+		return 0, nil
 	}
 	list, err := f.ParseOnBuild(st, triggers)
 	if err != nil {
 		if !deferred(err) {
-			return err
+			return 0, err
 		}
 		st.problems = append(st.problems, err)
 	}
 	st.Instructions = append(list, st.Instructions...)
-	return nil
+	return len(triggers), nil
 }
