@@ -159,6 +159,9 @@ func (f *File) parseText(src []byte, l *lint) (stages []instructions.Stage, meta
 		}
 		return nil, nil, pe
 	}
+	if n := len(res.AST.Children); n > maxInstructions {
+		return nil, nil, &ParseError{Name: f.Name, Err: fmt.Errorf("%d instructions, more than %d: %w", n, maxInstructions, ErrTooLarge)}
+	}
 	f.escape = res.EscapeToken
 	for _, w := range res.Warnings {
 		if w.URL == linter.RuleNoEmptyContinuation.URL && w.Location != nil {
@@ -172,13 +175,6 @@ func (f *File) parseText(src []byte, l *lint) (stages []instructions.Stage, meta
 			pe.Hint = "a Dockerfile starts with FROM; only ARG may stand before it"
 		}
 		return nil, nil, pe
-	}
-	count := len(metaArgs)
-	for i := range stages {
-		count += 1 + len(stages[i].Commands)
-	}
-	if count > maxInstructions {
-		return nil, nil, &ParseError{Name: f.Name, Err: fmt.Errorf("%d instructions, more than %d: %w", count, maxInstructions, ErrTooLarge)}
 	}
 	if len(stages) == 0 {
 		return nil, nil, &ParseError{

@@ -120,7 +120,7 @@ func (c modeChange) apply(perm uint32, isDir bool) uint32 {
 	if c.who&0o070 != 0 {
 		special |= 0o2000
 	}
-	if c.who == 0o777 {
+	if c.who&0o007 != 0 {
 		special |= 0o1000
 	}
 	bits |= c.bits & special
