@@ -1,0 +1,82 @@
+package snapshot
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/fbuild/fbuild/internal/recorder"
+	"github.com/fbuild/fbuild/tree"
+)
+
+// finish walks the step's directory and makes the result.
+func (s *step) finish(ctx context.Context) (recorder.Result, error) {
+	sc := s.scanner()
+	after, err := sc.run(ctx)
+	id, cerr := sc.spool.commit(err == nil)
+	if err != nil {
+		return recorder.Result{}, err
+	}
+	if cerr != nil {
+		return recorder.Result{}, cerr
+	}
+	cs, err := tree.Diff(s.parent, after, func(a, b *tree.Node) (bool, error) {
+		return sameBytes(nodeReader{s.packs, a}, nodeSegments(a), nodeReader{s.packs, b}, nodeSegments(b))
+	})
+	if err != nil {
+		return recorder.Result{}, err
+	}
+	res := recorder.Result{Changes: wholeSeconds(cs), Notes: sc.notes}
+	if id != "" && !uses(cs, id) {
+		if err := os.Remove(filepath.Join(s.spec.PackDir, string(id))); err != nil {
+			return recorder.Result{}, fmt.Errorf("remove unused pack: %w", err)
+		}
+		return res, nil
+	}
+	res.Pack = id
+	return res, nil
+}
+
+// commit ends the pack, if there is one, and returns its name.
+func (s *spool) commit(good bool) (tree.PackID, error) {
+	if s.w == nil {
+		return "", nil
+	}
+	if !good {
+		s.w.Abort()
+		return "", nil
+	}
+	return s.w.ID(), s.w.Commit()
+}
+
+// wholeSeconds rounds the times of changes as the layer writer does (LAWS 13).
+func wholeSeconds(cs tree.Changes) tree.Changes {
+	copies := map[*tree.Node]*tree.Node{}
+	for i := range cs {
+		n := cs[i].Node
+		if n == nil || n.Mtime.Nsec == 0 {
+			continue
+		}
+		if copies[n] == nil {
+			c := n.Attrs()
+			c.Mtime = c.Mtime.Truncate()
+			copies[n] = &c
+		}
+		cs[i].Node = copies[n]
+	}
+	return cs
+}
+
+func uses(cs tree.Changes, id tree.PackID) bool {
+	for i := range cs {
+		if n := cs[i].Node; n != nil {
+			for _, x := range n.Extents {
+				if x.Pack == id {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
