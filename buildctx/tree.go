@@ -150,14 +150,14 @@ func (s *scan) entry(ctx context.Context, d *os.File, dir *directory, name strin
 		}
 		return s.want(ctx, child, rest, follows)
 	}
-	if v.ignored {
-		return nil
+	if v.ignored || matched && len(rest) > 0 {
+		return nil // a pattern does not reach through a symlinked directory, as in docker
 	}
 	if err := s.put(dir, p, n); err != nil {
 		return err
 	}
-	if n.Kind != tree.Symlink || follows >= maxFollows || matched && len(rest) > 0 {
-		return nil // a pattern does not reach through a symlinked directory, as in docker
+	if n.Kind != tree.Symlink || follows >= maxFollows {
+		return nil
 	}
 	if strings.HasPrefix(n.Target, "/") {
 		dir = s.root
