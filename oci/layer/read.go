@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -62,9 +63,9 @@ func Extract(ctx context.Context, r io.Reader, packID tree.PackID, pack io.Write
 type reading struct {
 	lim    Limits
 	adding bool
-	in     *pipe // compressed
-	out    *pipe // uncompressed
-	taken  int64 // compressed bytes that the decompressor has asked for
+	in     *pipe        // compressed
+	out    *pipe        // uncompressed
+	taken  atomic.Int64 // compressed bytes that the decompressor has asked for
 	inSum  hash.Hash
 	outSum hash.Hash
 	size   int64
@@ -168,17 +169,17 @@ func readFull(src io.Reader, p []byte) (n int, err error) {
 
 // compressed is the decompressor's view of the blob.
 type compressed struct {
-	r   *reading
-	ctx context.Context // of this reading; the Reader lives no longer
-	cur *chunk
-	off int
+	r    *reading
+	next func() (*chunk, error)
+	cur  *chunk
+	off  int
 }
 
 func (c *compressed) Read(p []byte) (int, error) {
 	for c.cur == nil || c.off == c.cur.n {
 		c.r.in.release(c.cur)
 		c.cur, c.off = nil, 0
-		next, err := c.r.in.take(c.ctx, 0)
+		next, err := c.next()
 		if err != nil {
 			return 0, err
 		}
@@ -189,18 +190,22 @@ func (c *compressed) Read(p []byte) (int, error) {
 	}
 	n := copy(p, c.cur.b[c.off:c.cur.n])
 	c.off += n
-	c.r.taken += int64(n)
+	c.r.taken.Add(int64(n))
 	return n, nil
 }
 
 // inflate decompresses into the second pipe, within the limits.
 func (r *reading) inflate(ctx context.Context) error {
-	src := bufio.NewReaderSize(&compressed{r: r, ctx: ctx}, 64<<10)
+	// The zstd decoder reads ahead in goroutines: ended before it is closed.
+	srcCtx, cancel := context.WithCancel(ctx)
+	src := bufio.NewReaderSize(&compressed{r: r, next: func() (*chunk, error) { return r.in.take(srcCtx, 0) }}, 64<<10)
 	d, err := newDecompressor(src, &r.streamNotes, r.adding)
 	if err != nil {
+		cancel()
 		return r.streamError(ctx, 0, err)
 	}
 	defer d.close()
+	defer cancel()
 	var total int64
 	for {
 		c, err := r.out.get(ctx)
@@ -216,7 +221,7 @@ func (r *reading) inflate(ctx context.Context) error {
 		if rerr != nil && rerr != io.EOF {
 			return r.streamError(ctx, total, rerr)
 		}
-		if taken := r.taken; total > r.lim.MaxSize && total/r.lim.MaxRatio > taken {
+		if taken := r.taken.Load(); total > r.lim.MaxSize && total/r.lim.MaxRatio > taken {
 			return fmt.Errorf("%w: more than %d bytes come out of %d", ErrTooLarge, total, taken)
 		}
 		r.out.put(c)
