@@ -100,9 +100,6 @@ func (s *scan) work(ctx context.Context) error {
 
 // readDir reads one directory, without lock.
 func (s *scan) readDir(ctx context.Context, dir *directory) ([]found, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
 	d, err := openBeneath(s.c.root, dir.path, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) && s.isLazy(dir) {
@@ -113,6 +110,9 @@ func (s *scan) readDir(ctx context.Context, dir *directory) ([]found, error) {
 	defer d.Close()
 	var out []found
 	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		names, err := d.Readdirnames(1024)
 		for _, name := range names {
 			f, err := s.readEntry(d, dir, name)

@@ -3,8 +3,8 @@ package buildctx
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -70,7 +70,10 @@ func readlinkAt(dir *os.File, name string) (string, error) {
 // xattrsAt reads the extended attributes that an image keeps: user.* and file capabilities. Attributes that drive overlayfs
 // would act on whoever unpacks the image and are left out with a note (LAWS 24); the rest belongs to this host.
 func (c *Context) xattrsAt(dir *os.File, name, p string) ([]tree.Xattr, error) {
-	file := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)
+	file := "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + name
+	if n, err := unix.Llistxattr(file, nil); err == nil && n == 0 { // most files: nothing allocated
+		return nil, nil
+	}
 	list, err := growing(func(b []byte) (int, error) { return unix.Llistxattr(file, b) })
 	if err != nil {
 		return nil, ignoreXattr(p, err)

@@ -175,6 +175,7 @@ func TestPlain(t *testing.T) {
 				a.Log(1, fmt.Appendf(nil, "line %d\n", i))
 			}
 			a.Done(boom)
+			s.d.Step("never begun").Canceled()
 			b.Done(fmt.Errorf("run: %w", context.Canceled))
 			return boom
 		}, `#1 [2/3] RUN false

@@ -102,7 +102,7 @@ func (s *Step) Warn(text string) {
 // Cached ends the step: its result was there already.
 func (s *Step) Cached() { s.finish(cached, nil) }
 
-// Canceled ends the step: another one failed, or the caller interrupted the build.
+// Canceled ends the step: another one failed, or the caller interrupted the build. One that never began is not shown.
 func (s *Step) Canceled() { s.finish(canceled, nil) }
 
 // Done ends the step, well when err is nil. An error that is context.Canceled counts as Canceled.
@@ -118,6 +118,9 @@ func (s *Step) Done(err error) {
 }
 
 func (s *Step) finish(to state, err error) {
+	if to == canceled && !s.began() {
+		return
+	}
 	s.event(func(now time.Time) {
 		if err != nil {
 			s.err = cleanName(err.Error())
@@ -127,6 +130,12 @@ func (s *Step) finish(to state, err error) {
 		}
 		s.state, s.end = to, now
 	})
+}
+
+func (s *Step) began() bool {
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	return s.state != waiting
 }
 
 // event applies CHANGE under the lock and tells the plain printer. The first event of a step starts it.
