@@ -1,0 +1,217 @@
+package fusefs
+
+import (
+	"slices"
+	"sort"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fbuild/fbuild/tree"
+)
+
+// maxName is the longest name that every unpacker takes (LAWS 21).
+const maxName = 255
+
+// Cookies of READDIR: 1 behind ".", 2 behind "..", firstCookie+k for the k-th
+// name of the parent, then one for each name ever added, never given twice: a
+// reader that goes on after any change misses and repeats nothing that stayed.
+const firstCookie = 3
+
+// directory is what lies over a directory of the parent, or over nothing.
+type directory struct {
+	kids  map[string]*inode // looked at, added or (nil) removed
+	added map[string]uint64 // cookies of names that the parent has not, or had removed before
+	order []addition        // in cookie order; may hold names that are gone again
+	next  uint64
+}
+
+type addition struct {
+	name   string
+	cookie uint64
+}
+
+// has reports whether name exists, without making an inode.
+func (i *inode) has(name string) bool {
+	if c, ok := i.dir.kids[name]; ok {
+		return c != nil
+	}
+	return i.base != nil && i.base.Child(name) != nil
+}
+
+// child returns the entry called name, nil if there is none.
+func (s *step) child(d *inode, name string) *inode {
+	if c, ok := d.dir.kids[name]; ok {
+		return c
+	}
+	if d.base == nil {
+		return nil
+	}
+	n := d.base.Child(name)
+	if n == nil {
+		return nil
+	}
+	if n.Links() != nil {
+		s.group(n)
+		return d.dir.kids[name]
+	}
+	return s.load(d, name, n)
+}
+
+// load makes the inode of the parent's entry n in d, which has one name.
+func (s *step) load(d *inode, name string, n *tree.Node) *inode {
+	c := s.newBase(n, tree.Join(d.basePath, name))
+	c.home, c.homeName = d, name
+	d.dir.kids[name] = c
+	return c
+}
+
+// group makes the inode of a hard link group and enters it under all its names,
+// through the directories of the parent, wherever they stand by now.
+func (s *step) group(n *tree.Node) {
+	links := n.Links()
+	c := s.newBase(n, links[0])
+	for _, p := range links {
+		dir, name := tree.Split(p)
+		s.baseDir(dir).dir.kids[name] = c
+	}
+}
+
+// baseDir returns the inode of the parent's directory at path. It can't have
+// been removed while a name in it was never looked at.
+func (s *step) baseDir(path string) *inode {
+	if d := s.baseDirs[path]; d != nil {
+		return d
+	}
+	up, name := tree.Split(path)
+	d := s.baseDir(up)
+	return s.load(d, name, d.base.Child(name))
+}
+
+// attach makes name in d stand for c.
+func (d *inode) attach(name string, c *inode) {
+	if !d.has(name) {
+		if d.dir.added == nil {
+			d.dir.added = map[string]uint64{}
+		}
+		d.dir.added[name] = d.dir.next
+		d.dir.order = append(d.dir.order, addition{name, d.dir.next})
+		d.dir.next++
+	}
+	d.dir.kids[name] = c
+	if c.dir != nil {
+		c.home, c.homeName = d, name
+	}
+}
+
+// detach removes name from d.
+func (d *inode) detach(name string) {
+	if d.base != nil && d.base.Child(name) != nil {
+		d.dir.kids[name] = nil
+	} else {
+		delete(d.dir.kids, name)
+	}
+	delete(d.dir.added, name)
+	if len(d.dir.order) > 2*len(d.dir.added)+64 {
+		d.dir.order = slices.DeleteFunc(d.dir.order, func(a addition) bool { return d.dir.added[a.name] != a.cookie })
+	}
+}
+
+// each calls fn for every name behind cookie from, until it returns false.
+func (d *inode) each(from uint64, fn func(name string, next uint64) bool) {
+	if d.base != nil {
+		names := d.base.Names()
+		for k := max(from, firstCookie) - firstCookie; k < uint64(len(names)); k++ {
+			name := names[k]
+			if _, again := d.dir.added[name]; again {
+				continue
+			}
+			if c, ok := d.dir.kids[name]; ok && c == nil {
+				continue
+			}
+			if !fn(name, firstCookie+k+1) {
+				return
+			}
+		}
+	}
+	start := sort.Search(len(d.dir.order), func(k int) bool { return d.dir.order[k].cookie >= from })
+	for _, a := range d.dir.order[start:] {
+		if d.dir.added[a.name] == a.cookie && !fn(a.name, a.cookie+1) {
+			return
+		}
+	}
+}
+
+func (d *inode) empty() bool {
+	found := false
+	d.each(0, func(string, uint64) bool {
+		found = true
+		return false
+	})
+	return !found
+}
+
+// Lookup is FUSE_LOOKUP; what is not there is cached as well.
+func (s *step) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if len(name) > maxName {
+		return fuse.Status(unix.ENAMETOOLONG)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, st := s.directory(h.NodeId)
+	if st != fuse.OK {
+		return st
+	}
+	c := s.child(d, name)
+	if c == nil {
+		out.SetEntryTimeout(forever)
+		return fuse.OK
+	}
+	return s.entry(c, out)
+}
+
+func (s *step) directory(id uint64) (*inode, fuse.Status) {
+	d := s.inode(id)
+	if d == nil {
+		return nil, fuse.Status(unix.ESTALE)
+	}
+	if d.dir == nil {
+		return nil, fuse.ENOTDIR
+	}
+	return d, fuse.OK
+}
+
+// OpenDir is FUSE_OPENDIR: directories need no handle.
+func (s *step) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status { return fuse.ENOSYS }
+
+// ReadDir is FUSE_READDIR.
+func (s *step) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, st := s.directory(in.NodeId)
+	if st != fuse.OK {
+		return st
+	}
+	up := d.home
+	if up == nil {
+		up = d
+	}
+	if in.Offset < 1 && !out.AddDirEntry(fuse.DirEntry{Name: ".", Mode: unix.S_IFDIR, Ino: d.id, Off: 1}) {
+		return fuse.OK
+	}
+	if in.Offset < 2 && !out.AddDirEntry(fuse.DirEntry{Name: "..", Mode: unix.S_IFDIR, Ino: up.id, Off: 2}) {
+		return fuse.OK
+	}
+	// ".." leads to cookie 2, the first name stands at 3.
+	d.each(in.Offset, func(name string, next uint64) bool {
+		e := fuse.DirEntry{Name: name, Off: next}
+		if c := d.dir.kids[name]; c != nil {
+			e.Ino, e.Mode = c.id, c.kind
+		} else {
+			n := d.base.Child(name)
+			e.Ino, e.Mode = nodeID(n, tree.Join(d.basePath, name)), kinds[n.Kind]
+		}
+		return out.AddDirEntry(e)
+	})
+	return fuse.OK
+}

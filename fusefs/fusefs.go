@@ -1,0 +1,210 @@
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/fbuild/fbuild/internal/pack"
+	"github.com/fbuild/fbuild/internal/recorder"
+	"github.com/fbuild/fbuild/tree"
+)
+
+// detachTime is how long the kernel may take to let go of a mount (LAWS 12).
+const detachTime = 5 * time.Second
+
+// Options change what New returns.
+type Options struct {
+	// Debug receives every request and reply; nil for none.
+	Debug io.Writer
+}
+
+// New returns the FUSE recorder. The process must be root in the user namespace
+// that owns its mount namespace.
+func New(opts Options) recorder.Backend {
+	return &backend{opts: opts, layers: newLayers(), steps: map[string]*step{}, packs: map[string]*pack.Set{}}
+}
+
+type backend struct {
+	opts   Options
+	layers *layers
+
+	mu    sync.Mutex
+	steps map[string]*step
+	packs map[string]*pack.Set
+}
+
+// packSet returns the leases on the packs of one directory, kept until Close.
+func (b *backend) packSet(dir string) *pack.Set {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.packs[dir]
+	if s == nil {
+		s = pack.NewSet(dir)
+		b.packs[dir] = s
+	}
+	return s
+}
+
+// Mount is recorder.Backend.Mount.
+func (b *backend) Mount(ctx context.Context, spec recorder.Spec) (string, error) {
+	set := b.packSet(spec.PackDir)
+	parent, err := b.layers.load(ctx, spec.Layers, set)
+	if err != nil {
+		return "", err
+	}
+	w, err := pack.Create(spec.PackDir, "spool")
+	if err != nil {
+		return "", err
+	}
+	s := newStep(parent, set, newSpool(w))
+	s.root = filepath.Join(spec.WorkDir, "root")
+	if err := s.start(spec, b.logger(s), b.opts.Debug != nil); err != nil {
+		w.Abort()
+		return "", err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.steps[spec.ID] != nil {
+		return "", errors.Join(fmt.Errorf("mount step %q: it is mounted already", spec.ID), s.abort())
+	}
+	b.steps[spec.ID] = s
+	return s.root, nil
+}
+
+// logger takes go-fuse's words; a reader that gave up is the step's failure.
+func (b *backend) logger(s *step) *log.Logger {
+	return log.New(logWriter{s, b.opts.Debug}, "", 0)
+}
+
+func (b *backend) take(id string) (*step, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.steps[id]
+	if s == nil {
+		return nil, fmt.Errorf("step %q is not mounted", id)
+	}
+	delete(b.steps, id)
+	return s, nil
+}
+
+// Finish is recorder.Backend.Finish.
+func (b *backend) Finish(ctx context.Context, id string) (recorder.Result, error) {
+	s, err := b.take(id)
+	if err != nil {
+		return recorder.Result{}, err
+	}
+	return s.finish(ctx)
+}
+
+// Abort is recorder.Backend.Abort.
+func (b *backend) Abort(id string) error {
+	s, err := b.take(id)
+	if err != nil {
+		return nil // already over
+	}
+	return s.abort()
+}
+
+// Close is recorder.Backend.Close.
+func (b *backend) Close() error {
+	b.mu.Lock()
+	steps, packs := b.steps, b.packs
+	b.steps, b.packs = map[string]*step{}, map[string]*pack.Set{}
+	b.mu.Unlock()
+	var errs []error
+	for _, s := range steps {
+		errs = append(errs, s.abort())
+	}
+	for _, p := range packs {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// step is one mount: the inodes over the parent tree, and what was written.
+type step struct {
+	fuse.RawFileSystem
+
+	root   string // the mount point
+	parent tree.Tree
+	packs  *pack.Set
+	spool  *spool
+	served chan struct{} // closed when the server saw ENODEV
+
+	mu       sync.Mutex
+	inodes   map[uint64]*inode
+	baseDirs map[string]*inode // directories of the parent by their path there
+	rootDir  *inode
+	nextID   uint64
+	last     tree.Time
+	err      error // the first failure that nobody may overlook
+	over     bool
+
+	packIDs   []tree.PackID // spans name packs by their place here; 0 is the spool
+	packIndex map[tree.PackID]int32
+}
+
+func newStep(parent tree.Tree, packs *pack.Set, sp *spool) *step {
+	s := &step{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		parent:        parent, packs: packs, spool: sp, served: make(chan struct{}),
+		inodes: map[uint64]*inode{}, baseDirs: map[string]*inode{}, nextID: 2,
+		packIDs: []tree.PackID{sp.w.ID()}, packIndex: map[tree.PackID]int32{},
+	}
+	s.rootDir = s.newBase(parent.Root(), "")
+	s.rootDir.lookups = 1
+	return s
+}
+
+// fail records the first failure of the step. Callers do not hold mu.
+func (s *step) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = err
+	}
+}
+
+// String names the file system in mount tables.
+func (s *step) String() string { return "fbuild" }
+
+// logWriter passes go-fuse's log on and turns a dead reader into a failure.
+type logWriter struct {
+	s  *step
+	to io.Writer
+}
+
+// Write is io.Writer for log.Logger.
+func (l logWriter) Write(p []byte) (int, error) {
+	const dead = "Failed to read from fuse conn"
+	if len(p) >= len(dead) && string(p[:len(dead)]) == dead {
+		l.s.fail(fmt.Errorf("serve root: %s", p))
+	}
+	if l.to != nil {
+		return l.to.Write(p)
+	}
+	return len(p), nil
+}
+
+// Children are the re-exec entries of this package.
+func Children() map[string]func() int {
+	return map[string]func() int{"recorder-fuse": serve}
+}
+
+// serve is the body of the recorder process (LAWS 20).
+func serve() int {
+	if err := recorder.ServeFD(context.Background(), New(Options{})); err != nil {
+		fmt.Fprintln(os.Stderr, "fbuild: error: serve recorder:", err)
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,90 @@
+package fusefs
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/fbuild/fbuild/internal/pack"
+	"github.com/fbuild/fbuild/tree"
+)
+
+// layers decodes parent trees and keeps every prefix of a layer list, since the
+// next step's parent is mostly this one's with a layer more.
+type layers struct {
+	mu    sync.Mutex
+	trees map[string]loaded
+}
+
+// loaded is a tree and the packs that its layers name.
+type loaded struct {
+	tree  tree.Tree
+	packs []tree.PackID
+}
+
+func newLayers() *layers { return &layers{trees: map[string]loaded{}} }
+
+// load returns the tree of the layers in files, bottom first, and leases its
+// packs before the first extent can be read (LAWS 18).
+func (l *layers) load(ctx context.Context, files []string, set *pack.Set) (tree.Tree, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	have, known := loaded{tree: tree.Empty()}, 0
+	for i := len(files); i > 0; i-- {
+		if t, ok := l.trees[strings.Join(files[:i], "\x00")]; ok {
+			have, known = t, i
+			break
+		}
+	}
+	for i := known; i < len(files); i++ {
+		if err := ctx.Err(); err != nil {
+			return tree.Tree{}, err
+		}
+		next, err := have.add(files[i])
+		if err != nil {
+			return tree.Tree{}, fmt.Errorf("load layer %d: %w", i+1, err)
+		}
+		have = next
+		l.trees[strings.Join(files[:i+1], "\x00")] = have
+	}
+	for _, id := range have.packs {
+		if _, err := set.File(id); err != nil {
+			return tree.Tree{}, err
+		}
+	}
+	return have.tree, nil
+}
+
+func (l loaded) add(file string) (loaded, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return loaded{}, err
+	}
+	cs, err := tree.Decode(data)
+	if err != nil {
+		return loaded{}, err
+	}
+	t, err := l.tree.Apply(cs)
+	if err != nil {
+		return loaded{}, err
+	}
+	known := map[tree.PackID]bool{"": true}
+	packs := append([]tree.PackID(nil), l.packs...)
+	for _, id := range packs {
+		known[id] = true
+	}
+	for i := range cs {
+		if cs[i].Node == nil {
+			continue
+		}
+		for _, x := range cs[i].Node.Extents {
+			if !known[x.Pack] {
+				known[x.Pack] = true
+				packs = append(packs, x.Pack)
+			}
+		}
+	}
+	return loaded{t, packs}, nil
+}

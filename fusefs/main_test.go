@@ -1,0 +1,270 @@
+package fusefs
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbuild/fbuild/internal/pack"
+	"github.com/fbuild/fbuild/internal/recorder"
+	"github.com/fbuild/fbuild/internal/reexec"
+	"github.com/fbuild/fbuild/internal/testenv"
+	"github.com/fbuild/fbuild/tree"
+)
+
+// posixVar names the directory in which a second run of this binary holds go-fuse's laws.
+const posixVar = "FBUILD_FUSEFS_POSIX"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(posixVar) != "" {
+		os.Exit(m.Run())
+	}
+	os.Exit(testenv.InUserNS(m, map[string]func() int{"test-in": runIn, "recorder-fuse": serve}))
+}
+
+// runIn enters a root that another process serves (chroot or chdir) and becomes a command. The serving process must not do that itself:
+// it would deadlock with one CPU.
+func runIn() int {
+	how, root, args := os.Args[1], os.Args[2], os.Args[3:]
+	var err error
+	if how == "chroot" {
+		err = unix.Chroot(root)
+		root = "/"
+	}
+	if err == nil {
+		err = os.Chdir(root)
+	}
+	path := args[0]
+	if err == nil && !filepath.IsAbs(path) {
+		path, err = osexec.LookPath(path)
+	}
+	if err == nil {
+		err = unix.Exec(path, args, os.Environ())
+	}
+	fmt.Fprintln(os.Stderr, "run in root:", err)
+	return 126
+}
+
+// world is a store directory and a recorder over it.
+type world struct {
+	t     *testing.T
+	b     recorder.Backend
+	dir   string
+	packs *pack.Set
+	count int
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	testenv.NeedFUSE(t)
+	w := &world{t: t, b: New(Options{}), dir: t.TempDir()}
+	for _, d := range []string{"packs", "work", "layers"} {
+		if err := os.Mkdir(filepath.Join(w.dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.packs = pack.NewSet(filepath.Join(w.dir, "packs"))
+	t.Cleanup(func() {
+		if err := w.b.Close(); err != nil {
+			t.Errorf("close recorder: %v", err)
+		}
+		if err := w.packs.Close(); err != nil {
+			t.Errorf("close packs: %v", err)
+		}
+	})
+	return w
+}
+
+// layer stores changes as a layer index and returns its file.
+func (w *world) layer(cs tree.Changes) string {
+	w.t.Helper()
+	cs.Sort()
+	w.count++
+	name := filepath.Join(w.dir, "layers", fmt.Sprint(w.count))
+	if err := os.WriteFile(name, tree.Encode(cs), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+	return name
+}
+
+// contents stores each string and returns its extent.
+func (w *world) contents(data ...string) []tree.Extent {
+	w.t.Helper()
+	p, err := pack.Create(w.packs.Dir(), "copy")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var out []tree.Extent
+	for _, d := range data {
+		out = append(out, tree.Extent{Pack: p.ID(), Off: p.Offset(), Len: int64(len(d))})
+		if _, err := p.Write([]byte(d)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	if err := p.Commit(); err != nil {
+		w.t.Fatal(err)
+	}
+	return out
+}
+
+// file is a node with contents.
+func (w *world) file(mode uint32, data string) *tree.Node {
+	n := &tree.Node{Kind: tree.File, Mode: mode, Mtime: tree.Time{Sec: 1000}, Size: int64(len(data))}
+	if data != "" {
+		n.Extents = w.contents(data)
+	}
+	return n
+}
+
+func dirNode(mode uint32) *tree.Node {
+	return &tree.Node{Kind: tree.Dir, Mode: mode, Mtime: tree.Time{Sec: 1000}}
+}
+
+// fromDir makes a layer of a directory of this machine.
+func (w *world) fromDir(dir string) string {
+	w.t.Helper()
+	var cs tree.Changes
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, p)
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(p, &st); err != nil {
+			return err
+		}
+		n := &tree.Node{Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, Mtime: tree.Time{Sec: st.Mtim.Sec}}
+		switch d.Type() {
+		case fs.ModeDir:
+			n.Kind = tree.Dir
+		case fs.ModeSymlink:
+			n.Kind = tree.Symlink
+			n.Target, err = os.Readlink(p)
+			n.Size = int64(len(n.Target))
+		default:
+			data, rerr := os.ReadFile(p)
+			n.Kind, n.Size, err = tree.File, int64(len(data)), rerr
+			if len(data) > 0 {
+				n.Extents = w.contents(string(data))
+			}
+		}
+		if rel == "." {
+			rel = ""
+		}
+		cs = append(cs, tree.Change{Path: rel, Node: n})
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return w.layer(cs)
+}
+
+// running is a mounted step.
+type running struct {
+	w      *world
+	id     string
+	root   string
+	layers []string
+}
+
+func (w *world) mount(stubs []recorder.Stub, layers ...string) *running {
+	w.t.Helper()
+	w.count++
+	r := &running{w: w, id: fmt.Sprint("step", w.count), layers: layers}
+	work := filepath.Join(w.dir, "work", r.id)
+	if err := os.Mkdir(work, 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	root, err := w.b.Mount(context.Background(), recorder.Spec{ID: r.id, Layers: layers, Stubs: stubs, PackDir: w.packs.Dir(), WorkDir: work})
+	if err != nil {
+		w.t.Fatalf("mount: %v", err)
+	}
+	r.root = root
+	return r
+}
+
+func (r *running) command(how string, args ...string) *osexec.Cmd {
+	cmd := reexec.Command(r.w.t.Context(), "test-in", append([]string{how, r.root}, args...)...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/tmp", "LC_ALL=C"}
+	cmd.Dir = "/"
+	return cmd
+}
+
+// try runs a shell script in the root's directory with this machine's programs.
+func (r *running) try(script string) (string, error) {
+	var out bytes.Buffer
+	cmd := r.command("chdir", "sh", "-ec", script)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return out.String(), err
+}
+
+func (r *running) sh(script string) string {
+	r.w.t.Helper()
+	out, err := r.try(script)
+	if err != nil {
+		r.w.t.Fatalf("sh -c %q: %v\n%s", script, err, out)
+	}
+	return out
+}
+
+func (r *running) finish() recorder.Result {
+	r.w.t.Helper()
+	res, err := r.w.b.Finish(context.Background(), r.id)
+	if err != nil {
+		r.w.t.Fatalf("finish: %v", err)
+	}
+	return res
+}
+
+// expect compares the changes with golden text in which times that are not 1000 read "now".
+func expect(t *testing.T, res recorder.Result, want string) {
+	t.Helper()
+	var lines []string
+	for line := range strings.Lines(tree.Format(res.Changes)) {
+		f := strings.Split(line, " ")
+		if len(f) > 3 && f[0] != "x" && f[0] != "h" && len(f[2]) > 6 {
+			f[2] = "now"
+		}
+		lines = append(lines, strings.Join(f, " "))
+	}
+	got := strings.Join(lines, "")
+	var trimmed []string
+	for line := range strings.Lines(want) {
+		if l := strings.TrimSpace(line); l != "" {
+			trimmed = append(trimmed, l+"\n")
+		}
+	}
+	if want := strings.Join(trimmed, ""); got != want {
+		t.Errorf("changes: got\n%swant\n%s", got, want)
+	}
+}
+
+// data returns the bytes of the changed file p.
+func (r *running) data(res recorder.Result, p string) string {
+	r.w.t.Helper()
+	for i := range res.Changes {
+		if res.Changes[i].Path == p {
+			n := res.Changes[i].Node
+			buf := make([]byte, n.Size)
+			if _, err := r.w.packs.ReadAt(n, buf, 0); err != nil && n.Size > 0 && err.Error() != "EOF" {
+				r.w.t.Fatalf("read %s: %v", p, err)
+			}
+			return string(buf)
+		}
+	}
+	r.w.t.Fatalf("no change at %q", p)
+	return ""
+}

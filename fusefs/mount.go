@@ -1,0 +1,126 @@
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fbuild/fbuild/internal/recorder"
+)
+
+// maxWrite is the largest READ and WRITE.
+const maxWrite = 1 << 20
+
+// start shows the stubs, mounts the step and serves it.
+func (s *step) start(spec recorder.Spec, logger *log.Logger, verbose bool) error {
+	if err := s.addStubs(spec.Stubs); err != nil {
+		return err
+	}
+	if err := os.Mkdir(s.root, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("create mount point: %w", err)
+	}
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open /dev/fuse: %w", err)
+	}
+	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read=%d", fd, maxWrite)
+	// Never nosuid: setuid programs and file capabilities work in a RUN (LAWS 19).
+	if err := unix.Mount("fbuild", s.root, "fuse", unix.MS_NODEV, data); err != nil {
+		_ = unix.Close(fd) // the error before counts
+		return fmt.Errorf("mount FUSE: %w", err)
+	}
+	opts := s.mountOptions(logger, verbose)
+	server, err := fuse.NewServer(s, "/dev/fd/"+strconv.Itoa(fd), opts)
+	if err != nil {
+		return errors.Join(fmt.Errorf("start FUSE server: %w", err), s.unmount(unix.MNT_DETACH))
+	}
+	go func() {
+		defer close(s.served)
+		server.Serve()
+	}()
+	return nil
+}
+
+// mountOptions are the settings of the measurements in docs: few requests, no
+// truncation lost (no ATOMIC_O_TRUNC beside "no OPEN"), no passthrough.
+func (s *step) mountOptions(logger *log.Logger, verbose bool) *fuse.MountOptions {
+	return &fuse.MountOptions{
+		MaxWrite:             maxWrite,
+		MaxBackground:        64,
+		Logger:               logger,
+		Debug:                verbose,
+		DisableReadDirPlus:   true,
+		DisableSplice:        true,
+		EnableSymlinkCaching: true,
+		ExtraCapabilities:    fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
+		// Whatever changes a file comes through this mount, so the kernel's own
+		// bookkeeping of its page cache is enough.
+		DisabledCapabilities: fuse.CAP_PASSTHROUGH | fuse.CAP_AUTO_INVAL_DATA | fuse.CAP_ATOMIC_O_TRUNC,
+		PanicHandler: func(v any) fuse.Status {
+			s.fail(fmt.Errorf("serve root: panic: %v\n%s", v, debug.Stack()))
+			return fuse.EIO
+		},
+	}
+}
+
+func (s *step) unmount(flags int) error {
+	if err := unix.Unmount(s.root, flags); err != nil {
+		return fmt.Errorf("unmount root: %w", err)
+	}
+	return nil
+}
+
+// detach unmounts and serves on until the kernel says that nobody can ask any
+// more (LAWS 12).
+func (s *step) detach(ctx context.Context) error {
+	select {
+	case <-s.served:
+		// MNT_DETACH: the mount point may be gone with whoever ended the server.
+		return errors.Join(errors.New("the root was unmounted before the step was over"), s.unmount(unix.MNT_DETACH))
+	default:
+	}
+	if err := s.unmount(unix.MNT_DETACH); err != nil {
+		return err
+	}
+	timer := time.NewTimer(detachTime)
+	defer timer.Stop()
+	select {
+	case <-s.served:
+		return nil
+	case <-timer.C:
+		return fmt.Errorf("unmount root: still in use after %v", detachTime)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// abort throws the step away. The connection is cut first, so that whoever
+// waits for an answer gets an error instead.
+func (s *step) abort() error {
+	err := s.unmount(unix.MNT_FORCE | unix.MNT_DETACH)
+	if errors.Is(err, unix.EPERM) {
+		err = s.unmount(unix.MNT_DETACH)
+	}
+	if err == nil {
+		timer := time.NewTimer(detachTime)
+		defer timer.Stop()
+		select {
+		case <-s.served:
+		case <-timer.C:
+			err = fmt.Errorf("abort step: root still in use after %v", detachTime)
+		}
+	}
+	s.spool.w.Abort()
+	if rerr := os.Remove(s.root); err == nil {
+		err = rerr
+	}
+	return err
+}
