@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxNotes bounds what Notes returns.
+// maxNotes bounds the remarks of one context.
 const maxNotes = 50
 
 // Options says how a context is read.
@@ -66,14 +66,16 @@ func (c *Context) Close() error {
 	return errors.Join(c.cache.save(), c.root.Close())
 }
 
-// Notes are remarks for the user: what was left out of the context and why. Tree adds them.
+// Notes returns the remarks for the user that came up since the last call: what Tree left out of the context and why. The
+// same remark comes once.
 func (c *Context) Notes() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	notes := append([]string(nil), c.notes...)
+	notes := c.notes
 	if c.more > 0 {
 		notes = append(notes, fmt.Sprintf("%d more remarks of this kind", c.more))
 	}
+	c.notes, c.more = nil, 0
 	return notes
 }
 
@@ -83,7 +85,7 @@ func (c *Context) note(format string, args ...any) {
 	defer c.mu.Unlock()
 	switch {
 	case c.noted[text]:
-	case len(c.notes) == maxNotes:
+	case len(c.noted) == maxNotes:
 		c.more++
 	default:
 		c.noted[text] = true

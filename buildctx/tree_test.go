@@ -160,6 +160,12 @@ func TestNamesOfTrouble(t *testing.T) {
 		if diff := cmp.Diff(want, c.Notes()); diff != "" {
 			t.Errorf("notes (-want +got):\n%s", diff)
 		}
+		for i := range maxNotes + 2 {
+			c.note("note %d", i)
+		}
+		if got := c.Notes(); len(got) != maxNotes || got[maxNotes-1] != "3 more remarks of this kind" {
+			t.Errorf("notes: got %d, the last %q, want %d and a count of the rest", len(got), got[len(got)-1], maxNotes)
+		}
 	})
 	t.Run("device", func(t *testing.T) {
 		_, err := open(t, "/dev", Options{}).Tree(t.Context(), []string{"null"})
