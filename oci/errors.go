@@ -33,7 +33,7 @@ type RemoteError struct {
 
 // Error names the image and the registry.
 func (e *RemoteError) Error() string {
-	return fmt.Sprintf("%s %s from registry %s: %v", e.Op, e.Ref, e.Host, e.Err)
+	return fmt.Sprintf("%s %s (registry %s): %v", e.Op, e.Ref, e.Host, e.Err)
 }
 
 // Unwrap returns the cause.

@@ -1,0 +1,352 @@
+package oci
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
+)
+
+// blob is one file of an image as it is written.
+type blob struct {
+	desc v1.Descriptor
+	open func(ctx context.Context) (io.ReadCloser, error)
+	repo string // as in Layer
+}
+
+// blobs returns what an image consists of, each digest once: layers bottom
+// first, then the config.
+func (b *Built) blobs() []blob {
+	var out []blob
+	seen := map[v1.Hash]bool{}
+	for i, l := range b.Layers {
+		if d := b.Manifest.Layers[i]; !seen[d.Digest] {
+			seen[d.Digest] = true
+			out = append(out, blob{d, opener(func(ctx context.Context, _ v1.Descriptor) (io.ReadCloser, error) { return l.Open(ctx) }).bind(d), l.Repo})
+		}
+	}
+	return append(out, memoryBlob(b.Manifest.Config, b.RawConfig))
+}
+
+// bind fixes the descriptor and verifies what comes.
+func (open opener) bind(d v1.Descriptor) func(context.Context) (io.ReadCloser, error) {
+	return func(ctx context.Context) (io.ReadCloser, error) { return open.verified(ctx, d) }
+}
+
+func memoryBlob(d v1.Descriptor, raw []byte) blob {
+	return blob{desc: d, open: func(context.Context) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(raw)), nil
+	}}
+}
+
+// entries returns the descriptors of the image for an index, one for each name,
+// annotated as BuildKit does.
+func (b *Built) entries(names []string) ([]v1.Descriptor, error) {
+	if len(names) == 0 {
+		return []v1.Descriptor{b.Desc}, nil
+	}
+	var out []v1.Descriptor
+	for _, n := range names {
+		tag, err := parseTag(n)
+		if err != nil {
+			return nil, err
+		}
+		d := b.Desc
+		d.Annotations = map[string]string{imageNameKey: FullName(tag), refNameKey: tag.TagStr()}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// parseTag parses the name that an image is to have.
+func parseTag(n string) (name.Tag, error) {
+	ref, err := ParseRef(n)
+	if err != nil {
+		return name.Tag{}, err
+	}
+	tag, ok := ref.(name.Tag)
+	if !ok {
+		return name.Tag{}, fmt.Errorf("image name %q: %w: a digest is no name for a new image", n, ErrRef)
+	}
+	return tag, nil
+}
+
+// WriteLayout adds an image to the OCI layout at dir, which is made where it is
+// missing; entries of other names stay. index.json is replaced last: until then
+// the layout is as it was. A failed write removes what it made.
+func WriteLayout(ctx context.Context, dir string, names []string, b *Built) error {
+	entries, err := b.entries(names)
+	if err != nil {
+		return err
+	}
+	w := &layoutWriter{dir: dir}
+	if err := w.write(ctx, entries, b); err != nil {
+		return fmt.Errorf("write OCI layout %s: %w", dir, err)
+	}
+	return nil
+}
+
+func (w *layoutWriter) write(ctx context.Context, entries []v1.Descriptor, b *Built) (err error) {
+	unlock := func() error { return nil }
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.undo())
+		}
+		err = errors.Join(err, unlock())
+	}()
+	if err := w.mkdirAll(filepath.Join(w.dir, "blobs", "sha256")); err != nil {
+		return err
+	}
+	if unlock, err = lockDir(w.dir); err != nil {
+		return err
+	}
+	idx, err := readLayoutIndex(w.dir)
+	if err != nil {
+		return err
+	}
+	for _, bl := range append(b.blobs(), memoryBlob(b.Desc, b.RawManifest)) {
+		if err := w.blob(ctx, bl); err != nil {
+			return err
+		}
+	}
+	if err := w.file(layoutFile, []byte(layoutVersion)); err != nil {
+		return err
+	}
+	raw, err := json.Marshal(mergeIndex(idx, entries))
+	if err != nil {
+		return err
+	}
+	return w.file(indexFile, raw)
+}
+
+// readLayoutIndex returns the index of an existing layout or an empty one.
+func readLayoutIndex(dir string) (*v1.IndexManifest, error) {
+	f, size, err := openRegular(filepath.Join(dir, indexFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return &v1.IndexManifest{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	raw, err := readSmall(f, size, maxManifest, indexFile)
+	if err != nil {
+		return nil, err
+	}
+	return parseIndex(raw)
+}
+
+// mergeIndex replaces the entries that have the new ones' names, and an unnamed
+// one of the same digest.
+func mergeIndex(idx *v1.IndexManifest, entries []v1.Descriptor) *v1.IndexManifest {
+	idx.SchemaVersion, idx.MediaType = 2, types.OCIImageIndex
+	idx.Manifests = slices.DeleteFunc(idx.Manifests, func(old v1.Descriptor) bool {
+		return slices.ContainsFunc(entries, func(d v1.Descriptor) bool {
+			if !hasName(d) || !hasName(old) {
+				return old.Digest == d.Digest && !hasName(old)
+			}
+			return sameName(old, d)
+		})
+	})
+	idx.Manifests = append(idx.Manifests, entries...)
+	return idx
+}
+
+// sameName compares whole names, or tags where an entry has no more.
+func sameName(old, d v1.Descriptor) bool {
+	if n := old.Annotations[imageNameKey]; n != "" {
+		return n == d.Annotations[imageNameKey]
+	}
+	n := old.Annotations[refNameKey]
+	return n == d.Annotations[refNameKey] || n == d.Annotations[imageNameKey]
+}
+
+// layoutWriter remembers what it made.
+type layoutWriter struct {
+	dir  string
+	made []string
+}
+
+func (w *layoutWriter) mkdirAll(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if parent := filepath.Dir(dir); parent != dir {
+		if err := w.mkdirAll(parent); err != nil {
+			return err
+		}
+	}
+	err := os.Mkdir(dir, 0o755)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err == nil {
+		w.made = append(w.made, dir)
+	}
+	return err
+}
+
+// undo removes what was made, the last first; what others use meanwhile stays.
+func (w *layoutWriter) undo() error {
+	var errs []error
+	for _, name := range slices.Backward(w.made) {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (w *layoutWriter) blob(ctx context.Context, b blob) error {
+	path := filepath.Join(w.dir, blobPath(b.desc.Digest))
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() == b.desc.Size {
+		return nil
+	}
+	if err := w.mkdirAll(filepath.Dir(path)); err != nil {
+		return err
+	}
+	r, err := b.open(ctx)
+	if err != nil {
+		return err
+	}
+	err = w.replace(path, ctxReader{ctx, r})
+	return errors.Join(err, r.Close())
+}
+
+// file writes a small file unless it holds that already.
+func (w *layoutWriter) file(name string, data []byte) error {
+	path := filepath.Join(w.dir, name)
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
+		return nil
+	}
+	return w.replace(path, bytes.NewReader(data))
+}
+
+// replace writes a file beside path, syncs it and gives it its name.
+func (w *layoutWriter) replace(path string, r io.Reader) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".fbuild-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = io.Copy(f, r)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	_, statErr := os.Lstat(path)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	if errors.Is(statErr, fs.ErrNotExist) {
+		w.made = append(w.made, path)
+	}
+	return nil
+}
+
+// lockDir keeps two processes from losing each other's entries.
+func lockDir(dir string) (unlock func() error, err error) {
+	nothing := func() error { return nil }
+	d, err := os.Open(dir)
+	if err != nil {
+		return nothing, err
+	}
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil && !errors.Is(err, unix.ENOLCK) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return nothing, errors.Join(fmt.Errorf("lock: %w", err), d.Close())
+	}
+	return d.Close, nil
+}
+
+// WriteArchive writes an image as the tar of an OCI layout that `docker load`
+// understands too. The bytes depend on the image and its names only.
+func WriteArchive(ctx context.Context, w io.Writer, names []string, b *Built) error {
+	if err := writeArchive(ctx, w, names, b); err != nil {
+		return fmt.Errorf("write OCI archive: %w", err)
+	}
+	return nil
+}
+
+func writeArchive(ctx context.Context, w io.Writer, names []string, b *Built) error {
+	entries, err := b.entries(names)
+	if err != nil {
+		return err
+	}
+	index, err := json.Marshal(mergeIndex(&v1.IndexManifest{}, entries))
+	if err != nil {
+		return err
+	}
+	manifest, err := b.dockerSave(entries)
+	if err != nil {
+		return err
+	}
+	tw := tar.NewWriter(w)
+	for _, dir := range []string{"blobs/", "blobs/sha256/"} {
+		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755, ModTime: time.Unix(0, 0)}); err != nil {
+			return err
+		}
+	}
+	list := append(b.blobs(), memoryBlob(b.Desc, b.RawManifest))
+	slices.SortFunc(list, func(a, b blob) int { return strings.Compare(a.desc.Digest.Hex, b.desc.Digest.Hex) })
+	for _, bl := range list {
+		if err := tarBlob(ctx, tw, blobPath(bl.desc.Digest), bl); err != nil {
+			return err
+		}
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{indexFile, index}, {dockerManifest, manifest}, {layoutFile, []byte(layoutVersion)}} {
+		if err := tarBlob(ctx, tw, f.name, memoryBlob(v1.Descriptor{Size: int64(len(f.data))}, f.data)); err != nil {
+			return err
+		}
+	}
+	return tw.Close()
+}
+
+func tarBlob(ctx context.Context, tw *tar.Writer, name string, b blob) error {
+	r, err := b.open(ctx)
+	if err != nil {
+		return err
+	}
+	err = tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: b.desc.Size, Mode: 0o644, ModTime: time.Unix(0, 0)})
+	if err == nil {
+		_, err = io.Copy(tw, ctxReader{ctx, r})
+	}
+	return errors.Join(err, r.Close())
+}
+
+// dockerSave is the manifest.json that `docker load` reads.
+func (b *Built) dockerSave(entries []v1.Descriptor) ([]byte, error) {
+	s := saved{Config: blobPath(b.Manifest.Config.Digest), RepoTags: []string{}, Layers: []string{}}
+	for _, d := range entries {
+		if n := d.Annotations[imageNameKey]; n != "" {
+			s.RepoTags = append(s.RepoTags, n)
+		}
+	}
+	for _, d := range b.Manifest.Layers {
+		s.Layers = append(s.Layers, blobPath(d.Digest))
+	}
+	return json.Marshal([]saved{s})
+}
