@@ -3,6 +3,7 @@ package exec
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -38,4 +39,30 @@ func testCaller() int {
 	})
 	fmt.Println("error:", err)
 	return 1
+}
+
+// testNested runs a command from within a user namespace, as a rootless container would.
+func testNested() int {
+	s, err := Open(context.Background(), Config{})
+	if err == nil {
+		defer s.Close()
+		err = s.Run(context.Background(), Spec{Root: os.Args[1], Args: []string{"id", "-u"}, Env: []string{"PATH=/bin"}, Stdout: os.Stdout, Stderr: os.Stdout})
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// testLimited opens a sandbox where no more user namespaces are allowed.
+func testLimited() int {
+	if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	_, err := Open(context.Background(), Config{})
+	fmt.Println(errors.Is(err, ErrUnavailable), err)
+	fmt.Println(Probe(context.Background()).Err)
+	return 0
 }

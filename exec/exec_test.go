@@ -9,14 +9,23 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fbuild/fbuild/internal/reexec"
 	"github.com/fbuild/fbuild/internal/testenv"
 )
 
 func TestMain(m *testing.M) {
 	children := Children()
-	children["test-caller"] = testCaller
-	children["test-echo"] = testEcho
+	for name, child := range map[string]func() int{
+		"test-caller": testCaller, "test-echo": testEcho, "test-write-binary": testWriteBinary, "test-lost": testLost, "test-nested": testNested, "test-limited": testLimited,
+	} {
+		children[name] = func() int {
+			status := child()
+			unix.Exit(status) // os.Exit sleeps a second in a race-detecting build
+			return status
+		}
+	}
 	reexec.Main(children)
 	os.Exit(m.Run())
 }

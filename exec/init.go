@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -133,14 +135,30 @@ func fork(name string, j job) (int, error) {
 		return 0, fmt.Errorf("open null device: %w", err)
 	}
 	defer null.Close()
+	noGroups, err := setgroupsDenied()
+	if err != nil {
+		return 0, err
+	}
+	if noGroups && slices.ContainsFunc(j.Groups, func(g uint32) bool { return g != j.GID }) {
+		return 0, fmt.Errorf("set supplementary groups %v: the user namespace of this host has setgroups denied", j.Groups)
+	}
 	return syscall.ForkExec(name, j.Args, &syscall.ProcAttr{
 		Env:   j.Env,
 		Files: []uintptr{null.Fd(), 1, 2},
 		Sys: &syscall.SysProcAttr{
 			Setsid:     true,
-			Credential: &syscall.Credential{Uid: j.UID, Gid: j.GID, Groups: j.Groups, NoSetGroups: j.Single},
+			Credential: &syscall.Credential{Uid: j.UID, Gid: j.GID, Groups: j.Groups, NoSetGroups: noGroups},
 		},
 	})
+}
+
+// setgroupsDenied tells whether the kernel refuses setgroups, as it does where one id is mapped and in namespaces below.
+func setgroupsDenied() (bool, error) {
+	data, err := os.ReadFile("/proc/self/setgroups")
+	if err != nil {
+		return false, fmt.Errorf("look at setgroups: %w", err)
+	}
+	return strings.TrimSpace(string(data)) == "deny", nil
 }
 
 // reapUntil reaps everything until the command itself has ended. The kernel kills what is left when this process, pid 1, ends.

@@ -18,13 +18,14 @@ const (
 
 // Children are the re-exec entries of this package.
 func Children() map[string]func() int {
-	return map[string]func() int{keeperName: keeperMain, initName: initMain}
+	return map[string]func() int{keeperName: keeperMain, initName: initMain, probeName: probeMain}
 }
 
 // keeper is K: pid 1 of the sandbox's pid namespace.
 type keeper struct {
 	link *link
 	null *os.File
+	exe  *os.File // this binary, not writable by whoever gets at it
 
 	mu   sync.Mutex
 	pids map[int]uint64 // children by pid; INVARIANT: a pid is here until it was reaped, so that a kill never hits another process
@@ -72,7 +73,8 @@ func (k *keeper) prepare() error {
 		return fmt.Errorf("open null device: %w", err)
 	}
 	k.null = null
-	return nil
+	k.exe, err = protectedBinary()
+	return err
 }
 
 // serve answers requests until the socket closes.
@@ -113,7 +115,7 @@ func (k *keeper) fork(req request, files []*os.File) (int, error) {
 	for _, f := range files {
 		fds = append(fds, f.Fd())
 	}
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{"fbuild:" + req.Name}, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", k.exe.Fd()), []string{"fbuild:" + req.Name}, &syscall.ProcAttr{
 		Dir: "/", Env: []string{}, Files: fds,
 		Sys: &syscall.SysProcAttr{Cloneflags: req.Flags, Setsid: true},
 	})

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -92,8 +93,12 @@ func startCode(err error) int {
 	return codeNotExecutable
 }
 
-// startError explains an execve that failed although the file is there.
+// startError explains an execve that failed although the file is there. Failures of the machine (no memory, no more processes) stay what they are.
 func startError(name string, err error) error {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) || errno == unix.ENOMEM || errno == unix.EAGAIN {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
 	reason := fmt.Sprintf("exec %s: %v", name, err)
 	switch {
 	case errors.Is(err, unix.ENOENT):

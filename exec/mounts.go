@@ -27,7 +27,7 @@ func enterRoot(j job) error {
 	defer r.Close()
 	for _, step := range []func() error{
 		r.mountProc,
-		func() error { return r.mountDev(!j.Single) },
+		func() error { return r.mountDev(j.TTYGroup) },
 		func() error { return r.mountSys(j.NoNet) },
 		r.mask,
 		func() error { return r.mountAll(j.Mounts) },

@@ -49,6 +49,8 @@ type Spec struct {
 // defaultHostname is constant: what varies from machine to machine must not reach a command.
 const defaultHostname = "fbuild"
 
+const ttyGroup = 5
+
 // job is what C reads.
 type job struct {
 	Root     string
@@ -60,7 +62,7 @@ type job struct {
 	Hostname string
 	NoNet    bool
 	Mounts   []Mount
-	Single   bool // one id exists: no setgroups, no gid 5
+	TTYGroup bool // group 5, docker's owner of terminals, exists
 }
 
 // outcome is what C says when it ends.
@@ -151,10 +153,13 @@ func (s *Sandbox) verdict(ctx context.Context, data []byte, ended error) error {
 func (s *Sandbox) job(spec Spec) (job, error) {
 	j := job{
 		Root: spec.Root, Args: spec.Args, Env: spec.Env, Dir: spec.Dir, UID: spec.UID, GID: spec.GID, Groups: spec.Groups,
-		Hostname: spec.Hostname, Mounts: spec.Mounts, Single: s.ids.Class == reexec.ClassSingle,
+		Hostname: spec.Hostname, Mounts: spec.Mounts, TTYGroup: mapped(s.ids.GIDs, ttyGroup),
 	}
 	if len(j.Args) == 0 || j.Args[0] == "" {
 		return j, errors.New("run command: no command given")
+	}
+	if !path.IsAbs(j.Root) {
+		return j, fmt.Errorf("run command: root %q is not absolute", j.Root)
 	}
 	for _, a := range append(append([]string{}, j.Args...), j.Env...) {
 		if strings.ContainsRune(a, 0) {
@@ -180,6 +185,9 @@ func (s *Sandbox) job(spec Spec) (job, error) {
 	for _, m := range j.Mounts {
 		if m.Type != "bind" && m.Type != "tmpfs" {
 			return j, fmt.Errorf("run command: unknown mount type %q", m.Type)
+		}
+		if m.Type == "bind" && !path.IsAbs(m.Source) {
+			return j, fmt.Errorf("run command: mount source %q is not absolute", m.Source)
 		}
 		if !path.IsAbs(m.Target) || path.Clean(m.Target) != m.Target || m.Target == "/" {
 			return j, fmt.Errorf("run command: mount target %q is not a clean absolute path below /", m.Target)

@@ -80,20 +80,33 @@ func TestRunSurroundings(t *testing.T) {
 			}
 		})
 	}
-	if got := f.sh("cat /proc/self/mountinfo"); strings.Contains(got, "/sys ") {
-		for line := range strings.Lines(got) {
-			fields := strings.Fields(line)
-			if strings.HasPrefix(fields[4], "/sys") && !strings.HasPrefix(fields[5], "ro,") {
-				t.Errorf("mount below /sys: got %q, want it read-only", line)
-			}
-			if !strings.HasPrefix(fields[4], "/sys") && !strings.HasPrefix(fields[4], "/proc") && !strings.HasPrefix(fields[4], "/dev") && fields[4] != "/" {
-				t.Errorf("mount: got %q, want none of the host's", line)
-			}
-		}
-	}
+	checkMounts(t, f.sh("cat /proc/self/mountinfo"))
 	entries, err := os.ReadDir(filepath.Join(f.root, "dev"))
 	if err != nil || len(entries) != 0 {
 		t.Errorf("dev in the root afterwards: got %v, %v, want nothing", entries, err)
+	}
+}
+
+// checkMounts demands that only the root, /proc, /sys and /dev are there, and that what must be read-only is.
+func checkMounts(t *testing.T, mountinfo string) {
+	t.Helper()
+	seen := 0
+	for line := range strings.Lines(mountinfo) {
+		fields := strings.Fields(line)
+		at, flags := fields[4], fields[5]
+		top := strings.SplitN(at, "/", 3)[1]
+		if !slices.Contains([]string{"", "proc", "sys", "dev"}, top) {
+			t.Errorf("mount: got %q, want none of the host's", line)
+		}
+		if top == "sys" || slices.Contains(readOnlyPaths, at) {
+			seen++
+			if !strings.HasPrefix(flags, "ro,") {
+				t.Errorf("mount: got %q, want it read-only", line)
+			}
+		}
+	}
+	if seen < 4 {
+		t.Errorf("read-only mounts: got %d, want /sys and some of /proc", seen)
 	}
 }
 
@@ -152,6 +165,7 @@ func TestRunCannotStart(t *testing.T) {
 		"network":        {Root: f.root, Args: []string{"true"}, Network: "bridge"},
 		"mount type":     {Root: f.root, Args: []string{"true"}, Mounts: []Mount{{Type: "nfs", Target: "/x"}}},
 		"relative mount": {Root: f.root, Args: []string{"true"}, Mounts: []Mount{{Type: "tmpfs", Target: "x/../.."}}},
+		"relative root":  {Root: "root", Args: []string{"true"}},
 		"no root":        {Root: "/no/such/root", Args: []string{"true"}},
 	} {
 		if _, err := f.run(spec); err == nil {

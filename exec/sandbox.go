@@ -35,6 +35,8 @@ type Sandbox struct {
 	next  uint64
 	procs map[uint64]*Process
 	gone  error // set when the keeper is gone
+
+	close func() error // once
 }
 
 // Open starts the keeper. The error wraps ErrUnavailable when the host forbids what it needs.
@@ -65,6 +67,7 @@ func Open(ctx context.Context, cfg Config) (*Sandbox, error) {
 		return nil, errors.Join(unavailable(err), l.Close())
 	}
 	s := &Sandbox{ids: ids, cmd: cmd, link: l, read: make(chan struct{}), procs: map[uint64]*Process{}}
+	s.close = sync.OnceValue(s.shutdown)
 	if err := s.handshake(ctx, theirs, said); err != nil {
 		close(s.read)
 		return nil, errors.Join(err, s.Close())
@@ -97,16 +100,13 @@ func (s *Sandbox) handshake(ctx context.Context, theirs *os.File, said *tail) er
 func (s *Sandbox) Isolation() string { return string(s.ids.Class) }
 
 // Close ends the keeper and with it every process in the sandbox; none is left when it returns. It may be called more than once.
-func (s *Sandbox) Close() error {
+func (s *Sandbox) Close() error { return s.close() }
+
+func (s *Sandbox) shutdown() error {
 	s.mu.Lock()
-	first := s.gone != errClosed
 	s.gone = errClosed
 	s.mu.Unlock()
-	if !first {
-		<-s.read
-		return nil
-	}
-	// The keeper ends at the end of its socket; the kill is for one that cannot read any more.
+	// The keeper ends at the end of its socket; the kill is for one that cannot read any more. Neither can fail in a way that matters: Wait says how it ended.
 	_ = s.link.Close()
 	<-s.read
 	_ = s.cmd.Process.Kill()

@@ -25,14 +25,13 @@ var devices = []string{"null", "zero", "full", "random", "urandom", "tty"}
 func (r *root) mountProc() error {
 	err := r.mount("proc", "/proc", safe, "")
 	if errors.Is(err, unix.EPERM) {
-		// The kernel refuses a new /proc where the one in sight is partly covered, as it is in a container.
-		return &setupError{fmt.Errorf("%w: something covers parts of /proc here; in a container it takes --security-opt systempaths=unconfined (docker) or procMount: Unmasked (Kubernetes)", err)}
+		return &setupError{err}
 	}
 	return err
 }
 
-// mountDev makes a minimal /dev. RANGES says that group 5 (tty) exists.
-func (r *root) mountDev(ranges bool) error {
+// mountDev makes a minimal /dev. Terminals belong to group tty where it exists.
+func (r *root) mountDev(ttyGroupExists bool) error {
 	if err := r.mount("tmpfs", "/dev", unix.MS_NOSUID|unix.MS_STRICTATIME, "mode=755,size=65536k"); err != nil {
 		return err
 	}
@@ -69,8 +68,8 @@ func (r *root) mountDev(ranges bool) error {
 		}
 	}
 	pts := "newinstance,ptmxmode=0666,mode=0620"
-	if ranges {
-		pts += ",gid=5"
+	if ttyGroupExists {
+		pts += fmt.Sprintf(",gid=%d", ttyGroup)
 	}
 	if err := r.mount("devpts", "/dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC, pts); err != nil {
 		return err

@@ -129,24 +129,43 @@ func Diagnose(err error) error {
 	if errors.As(err, &known) {
 		return err
 	}
+	return diagnose(err, host{euid: os.Geteuid(), sysctl: sysctl, seccomp: seccompMode()})
+}
+
+// host is what a diagnosis looks at.
+type host struct {
+	euid    int
+	sysctl  func(name string) string
+	seccomp string
+}
+
+func diagnose(err error, on host) *HostError {
 	h := &HostError{Cause: "the kernel refused", Err: err}
+	refused := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
+	text := err.Error()
+	// What comes from a child has lost its type.
+	refused = refused || strings.Contains(text, unix.EPERM.Error()) || strings.Contains(text, unix.EACCES.Error())
 	switch {
-	case sysctl("user/max_user_namespaces") == "0":
+	case on.sysctl("user/max_user_namespaces") == "0":
 		h.Cause, h.Cure = "user.max_user_namespaces is 0", "as root: sysctl -w user.max_user_namespaces=15000"
 	case errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL):
 		h.Cause, h.Cure = "this kernel has no user namespaces", "use a kernel with CONFIG_USER_NS"
 	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EUSERS):
 		h.Cause, h.Cure = "too many user namespaces, or nested too deeply", "raise user.max_user_namespaces, or run one level higher"
-	case os.Geteuid() != 0 && sysctl("kernel/unprivileged_userns_clone") == "0":
+	case on.euid != 0 && on.sysctl("kernel/unprivileged_userns_clone") == "0":
 		h.Cause, h.Cure = "kernel.unprivileged_userns_clone is 0", "as root: sysctl -w kernel.unprivileged_userns_clone=1"
-	case os.Geteuid() != 0 && sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1":
+	case strings.Contains(text, "newuidmap") || strings.Contains(text, "newgidmap"):
+		h.Cause, h.Cure = "newuidmap could not map the ranges of /etc/subuid and /etc/subgid", "check these files, and that newuidmap and newgidmap are setuid root (package uidmap)"
+	case refused && on.euid != 0 && on.sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1":
 		h.Cause, h.Cure = "AppArmor restricts user namespaces (kernel.apparmor_restrict_unprivileged_userns is 1)",
 			"as root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or give fbuild an AppArmor profile with \"userns,\""
-	case strings.Contains(err.Error(), "newuidmap") || strings.Contains(err.Error(), "newgidmap"):
-		h.Cause, h.Cure = "newuidmap could not map the ranges of /etc/subuid and /etc/subgid", "check these files, and that newuidmap and newgidmap are setuid root (package uidmap)"
-	case seccompMode() == "2":
-		h.Cause, h.Cure = "a seccomp filter (of the surrounding container?) forbids it", "run the container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined, or a profile that allows clone(CLONE_NEWUSER)"
-	case errors.Is(err, unix.EPERM):
+	case strings.Contains(text, "mount proc"):
+		// The kernel refuses a new /proc where the one in sight is partly covered.
+		h.Cause, h.Cure = "something covers parts of /proc here, as in a container", "run the container with --security-opt systempaths=unconfined (docker) or procMount: Unmasked (Kubernetes)"
+	case refused && on.seccomp == "2":
+		h.Cause, h.Cure = "a seccomp filter (of the surrounding container?) forbids it",
+			"run the container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined, or with a profile that allows clone(CLONE_NEWUSER) and mount"
+	case refused:
 		h.Cure = "user namespaces cannot be made inside a chroot, nor where a security module forbids them"
 	default:
 		h.Cause = "the sandbox could not start"
