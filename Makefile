@@ -1,0 +1,67 @@
+# What a person types; CI types the same. See README.md and docs/testing.md.
+
+GO       ?= go
+BIN      := bin
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LINT     := $(BIN)/golangci-lint
+LINT_VERSION := v2.15.0
+
+.PHONY: build demo test test-all check fmt vet lint race arch one-cpu scripts figures setup clean
+
+build: $(BIN)/fbuild
+
+# Static and without cgo: the one binary runs on any Linux and re-executes
+# itself as its helpers.
+$(BIN)/fbuild: FORCE
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o $@ ./cmd/fbuild
+FORCE:
+
+# Compile fbuild and build a real image from a real multi-stage Dockerfile.
+demo: build
+	./demo/run $(BIN)/fbuild
+
+# Prove that it works: unit and law tests, then every real input once, as this
+# user (and, where this user is root, as an ordinary user as well).
+test: build
+	$(GO) vet ./...
+	$(GO) test ./...
+	FBUILD=$(abspath $(BIN)/fbuild) $(GO) test -count=1 -timeout 30m -tags integration ./integration/...
+
+# The whole product of inputs, users and recorders.
+test-all: build
+	FBUILD=$(abspath $(BIN)/fbuild) FBUILD_MATRIX=all $(GO) test -count=1 -timeout 90m -tags integration -v ./integration/...
+
+check: fmt vet lint race one-cpu scripts
+
+fmt:
+	@out=$$(gofmt -s -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt -s would change:"; echo "$$out"; exit 1; }
+
+vet:
+	$(GO) vet ./...
+
+lint: $(LINT)
+	$(LINT) run ./...
+
+$(LINT):
+	GOBIN=$(abspath $(BIN)) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+race:
+	$(GO) test -race ./...
+
+# The deadlocks of a file server on one processor show here.
+one-cpu:
+	GOMAXPROCS=1 taskset -c 0 $(GO) test -count=1 ./fusefs/... ./snapshot/... ./exec/... ./internal/recorder/...
+
+scripts: build
+	FBUILD=$(abspath $(BIN)/fbuild) $(GO) test -count=1 -timeout 30m -tags integration ./integration/...
+
+# Measure; the figures of docs/figures.md come from here.
+figures: build
+	./bench/run $(BIN)/fbuild
+
+# What the tests need beside Go, on Debian.
+setup:
+	./.ci/setup
+
+clean:
+	rm -rf $(BIN) demo/out

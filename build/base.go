@@ -1,0 +1,234 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/fbuild/fbuild/dockerfile"
+	"github.com/fbuild/fbuild/oci"
+	"github.com/fbuild/fbuild/progress"
+	"github.com/fbuild/fbuild/tree"
+)
+
+// base is an image that a stage or a COPY --from starts from.
+type base struct {
+	fs            *fsState
+	key           Key
+	cfg           v1.ConfigFile
+	startInterval time.Duration
+}
+
+// stageBase resolves what a FROM names. title numbers the step that shows it.
+func (b *builder) stageBase(ctx context.Context, st *dockerfile.Stage, p v1.Platform, title func(string) string) (*base, error) {
+	name := st.BaseName
+	if st.Context != "" {
+		name = st.Context
+	}
+	step := b.opts.Progress.Step(title("FROM " + name))
+	if dir, ok := b.contextDir(name); ok {
+		bs, err := b.dirBase(ctx, name, dir, p)
+		step.Done(err)
+		return bs, err
+	}
+	bs, err := b.base(ctx, name, p, step)
+	if err != nil {
+		step.Done(err)
+		return nil, err
+	}
+	step.Done(nil)
+	return bs, nil
+}
+
+// base resolves an image by name: a named context that stands for it, or a
+// reference. Only manifest and config are read. step shows the layers should
+// somebody need them.
+func (b *builder) base(ctx context.Context, name string, p v1.Platform, step *progress.Step) (*base, error) {
+	return once(ctx, &b.mu, b.bases, name+" "+p.String(), func() (*base, error) {
+		img, err := b.resolve(ctx, name, p)
+		if err != nil {
+			return nil, err
+		}
+		if m := img.Mismatch; m != nil {
+			b.warn("base image %s: %v", name, m)
+		}
+		fs := &fsState{}
+		for i := range img.Layers {
+			l := &img.Layers[i]
+			fs = fs.push(knownLayer(l.DiffID, l.Desc, l, step))
+		}
+		cfg := *img.Config
+		cfg.RootFS = v1.RootFS{Type: "layers"}
+		key := newKey("image").str(img.Manifest.Config.Digest.String()).sum()
+		return &base{fs: fs, key: key, cfg: cfg, startInterval: img.StartInterval}, nil
+	})
+}
+
+// resolve finds an image where its name says.
+func (b *builder) resolve(ctx context.Context, name string, p v1.Platform) (*oci.Image, error) {
+	where, ok := b.opts.Contexts[name]
+	if !ok {
+		where = "docker-image://" + name
+	}
+	step := b.opts.Progress.Step("[internal] load metadata for " + displayName(where))
+	step.Start()
+	img, err := b.resolveAt(ctx, where, p)
+	step.Done(err)
+	return img, err
+}
+
+func displayName(where string) string {
+	name, isRef := strings.CutPrefix(where, "docker-image://")
+	if !isRef {
+		return where
+	}
+	if ref, err := oci.ParseRef(name); err == nil {
+		return ref.Name()
+	}
+	return name
+}
+
+func (b *builder) resolveAt(ctx context.Context, where string, p v1.Platform) (*oci.Image, error) {
+	if l, ok, err := oci.ParseLayoutRef(where); err != nil {
+		return nil, err
+	} else if ok {
+		return openLocal(ctx, l, p)
+	}
+	ref, err := oci.ParseRef(strings.TrimPrefix(where, "docker-image://"))
+	if err != nil {
+		return nil, err
+	}
+	key := newKey("ref").str(ref.Name()).str(p.String()).sum()
+	if !b.opts.Pull {
+		if img, ok := b.known(ctx, key, ref.Name(), p); ok {
+			return img, nil
+		}
+	}
+	img, err := b.opts.Remote.Resolve(ctx, ref.Name(), p)
+	if err != nil {
+		return nil, err
+	}
+	return img, b.learn(key, ref.Name(), img)
+}
+
+// openLocal opens a layout: a directory, or an archive of one.
+func openLocal(ctx context.Context, l oci.LayoutRef, p v1.Platform) (*oci.Image, error) {
+	st, err := os.Stat(l.Path)
+	if err != nil {
+		return nil, fmt.Errorf("open image layout: %w", err)
+	}
+	if st.IsDir() {
+		return oci.OpenLayout(ctx, l.Path, l.Name, p)
+	}
+	return oci.OpenArchive(ctx, l.Path, l.Name, p)
+}
+
+// refRecord is what a reference meant when it was last asked for.
+type refRecord struct {
+	Repo string        `json:"repo"`
+	Desc v1.Descriptor `json:"desc"`
+}
+
+// learn stores manifest and config of an image under its reference, so that the
+// next build needs no network.
+func (b *builder) learn(key Key, name string, img *oci.Image) error {
+	rec := refRecord{Desc: img.Desc}
+	if len(img.Layers) > 0 {
+		rec.Repo = img.Layers[0].Repo
+	}
+	var blobs []tree.Digest
+	for _, raw := range [][]byte{img.RawManifest, img.RawConfig} {
+		d, err := b.putBlob(raw)
+		if err != nil {
+			return fmt.Errorf("store %s: %w", name, err)
+		}
+		blobs = append(blobs, d)
+	}
+	var diffIDs []tree.Digest
+	for _, l := range img.Layers {
+		blobs = append(blobs, tree.Digest(l.Desc.Digest.String()))
+		diffIDs = append(diffIDs, l.DiffID)
+	}
+	return b.putJSON(kindRef, string(key), rec, blobs, diffIDs)
+}
+
+func (b *builder) putBlob(raw []byte) (tree.Digest, error) {
+	w, err := b.store.CreateBlob()
+	if err != nil {
+		return "", err
+	}
+	defer w.Abort()
+	if _, err := w.Write(raw); err != nil {
+		return "", err
+	}
+	d, _, err := w.Commit("")
+	return d, err
+}
+
+// known returns the image that a reference meant before, from the store alone.
+// Layers that the store lacks are asked of the registry when somebody needs them.
+func (b *builder) known(ctx context.Context, key Key, name string, p v1.Platform) (*oci.Image, bool) {
+	var rec refRecord
+	if !b.getJSON(kindRef, string(key), &rec) {
+		return nil, false
+	}
+	img, err := oci.OpenLayout(ctx, b.store.Dir(), rec.Desc.Digest.String(), p)
+	if err != nil {
+		return nil, false
+	}
+	at := name
+	if !strings.Contains(name, "@") {
+		if ref, err := oci.ParseRef(name); err == nil {
+			at = ref.Context().Name() + "@" + rec.Desc.Digest.String()
+		}
+	}
+	remote := sync.OnceValues(func() (*oci.Image, error) { return b.opts.Remote.Resolve(ctx, at, p) })
+	img.Ref = name
+	for i := range img.Layers {
+		img.Layers[i].Repo = rec.Repo
+		img.Layers[i].Open = func(ctx context.Context) (io.ReadCloser, error) {
+			again, err := remote()
+			if err != nil {
+				return nil, err
+			}
+			if i >= len(again.Layers) {
+				return nil, fmt.Errorf("%s: layer %d is missing", at, i+1)
+			}
+			return again.Layers[i].Open(ctx)
+		}
+	}
+	return img, true
+}
+
+// dirBase is a named context that is a directory, used as a base: its files on an
+// empty image.
+func (b *builder) dirBase(ctx context.Context, name, dir string, p v1.Platform) (*base, error) {
+	l, err := b.localContext(ctx, name, dir, nil)
+	if err != nil {
+		return nil, err
+	}
+	parent := &state{fs: &fsState{}, key: newKey("scratch").sum(), cfg: emptyConfig(p)}
+	step := b.opts.Progress.Step("[context " + name + "] load from client")
+	c := &copyRun{
+		b: b, parent: parent, tr: &dockerfile.Transfer{Sources: []string{"."}, Target: "/"},
+		src: &copySource{local: l}, step: step,
+	}
+	defer c.close()
+	res, _, err := c.do(ctx)
+	step.Done(err)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("context %s", name), err)
+	}
+	cfg := parent.cfg
+	if res.layer != nil {
+		addHistory(&cfg, "COPY . / # "+name, &res.created, false)
+	}
+	return &base{fs: parent.fs.push(res.layer), key: c.key, cfg: cfg}, nil
+}

@@ -1,0 +1,216 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fbuild/fbuild/cache"
+	"github.com/fbuild/fbuild/dockerfile"
+	"github.com/fbuild/fbuild/oci"
+	"github.com/fbuild/fbuild/progress"
+)
+
+// Options say what to build and where everything is.
+type Options struct {
+	File       *dockerfile.File
+	Target     string // stage to build, "" is the last
+	ContextDir string // the local build context, "" for none
+	Ignore     []byte // contents of the ignore file, nil for none
+	// Contexts are the named build contexts: a directory, docker-image://REF or
+	// oci-layout://PATH[:TAG|@DIGEST].
+	Contexts map[string]string
+	Platform v1.Platform
+	Labels   map[string]string
+	Tags     []string // full references, as oci.ParseRef gives them
+	AddHosts []string
+	Network  string // of RUN steps without a mode of their own: "", "default", "host" or "none"
+	NoCache  bool
+	Pull     bool
+	Recorder string // auto, fuse or walk
+	Epoch    *time.Time
+	Outputs  []Output
+
+	Store    *cache.Store
+	Remote   *oci.Remote
+	Progress *progress.Display
+	Stdout   io.Writer // for outputs with the destination "-"
+	// Check compares every layer that is sealed with the changes it was made of
+	// (LAWS 13), for tests.
+	Check bool
+}
+
+// Result is an image that was built.
+type Result struct {
+	ImageID    string // digest of the config
+	Descriptor v1.Descriptor
+	Names      []string
+	Pushed     map[string]string // reference -> manifest digest
+	Warnings   []dockerfile.Warning
+}
+
+// builder is one build in progress.
+type builder struct {
+	opts    Options
+	store   *cache.Store
+	temp    string // this build's temporary directory, absolute
+	cancel  context.CancelCauseFunc
+	sealCtx context.Context // ends when the caller gives up, not when a step fails
+	sealing chan struct{}
+
+	background sync.WaitGroup
+	run        runner
+	group      *errgroup.Group
+	groupCtx   context.Context
+
+	mu       sync.Mutex
+	err      error // the first failure of the background
+	stages   map[*dockerfile.Stage]*stageRun
+	bases    map[string]*future[*base]
+	contexts map[string]*future[*localContext]
+	scopes   []*dockerfile.Scope
+	notes    map[string]bool
+}
+
+// Build builds the target and its outputs. It leaves nothing behind but what is
+// in the store and in the outputs, whatever its end.
+func Build(ctx context.Context, o Options) (*Result, error) {
+	target, err := o.File.Target(o.Target)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := parseAddHosts(o.AddHosts); err != nil {
+		return nil, err
+	}
+	temp, err := o.Store.TempDir("build-")
+	if err != nil {
+		return nil, err
+	}
+	stepCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	b := &builder{
+		opts: o, store: o.Store, temp: temp, cancel: cancel, sealCtx: ctx, sealing: make(chan struct{}, 1),
+		stages: map[*dockerfile.Stage]*stageRun{}, bases: map[string]*future[*base]{},
+		contexts: map[string]*future[*localContext]{}, notes: map[string]bool{},
+	}
+	res, err := b.build(stepCtx, target)
+	if err != nil {
+		cancel(err)
+	}
+	b.background.Wait()
+	err = errors.Join(b.firstError(err), b.run.close(), b.closeContexts(), os.RemoveAll(temp))
+	if err != nil {
+		return nil, err
+	}
+	return res, nil
+}
+
+// firstError prefers the failure that started everything over the
+// cancellations that followed from it.
+func (b *builder) firstError(err error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		return b.err
+	}
+	return err
+}
+
+// fail ends the build with an error of the background.
+func (b *builder) fail(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil {
+		b.err = err
+		b.cancel(err)
+	}
+}
+
+func (b *builder) build(ctx context.Context, target *dockerfile.Stage) (*Result, error) {
+	b.group, b.groupCtx = errgroup.WithContext(ctx)
+	for _, st := range dockerfile.Needed(target) {
+		b.stage(st)
+	}
+	err := b.group.Wait()
+	if err != nil {
+		return nil, err
+	}
+	final, err := b.stage(target).wait(ctx)
+	if err != nil {
+		return nil, err
+	}
+	warnings, err := b.opts.File.Report(b.scopes...)
+	if err != nil {
+		return nil, err
+	}
+	if unused := b.opts.File.UnusedBuildArgs(b.scopes...); len(unused) > 0 {
+		warnings = append(warnings, dockerfile.Warning{Text: fmt.Sprintf("One or more build-args %v were not consumed", unused)})
+	}
+	res, err := b.export(ctx, final)
+	if err != nil {
+		return nil, err
+	}
+	res.Warnings = warnings
+	return res, nil
+}
+
+// now is the time of a step that runs: the epoch where one is set.
+func (b *builder) now() time.Time {
+	if b.opts.Epoch != nil {
+		return *b.opts.Epoch
+	}
+	return time.Now()
+}
+
+// warn shows a note once, as a step of its own.
+func (b *builder) warn(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	b.mu.Lock()
+	seen := b.notes[text]
+	b.notes[text] = true
+	b.mu.Unlock()
+	if seen {
+		return
+	}
+	s := b.opts.Progress.Step("[internal] note")
+	s.Start()
+	s.Warn(text)
+	s.Done(nil)
+}
+
+// future is a value that is computed once, by whoever asks first.
+type future[T any] struct {
+	done chan struct{}
+	val  T
+	err  error
+}
+
+// once returns the value of key, computing it at the first call. It holds for
+// the whole build, failures included.
+func once[T any](ctx context.Context, mu *sync.Mutex, m map[string]*future[T], key string, fn func() (T, error)) (T, error) {
+	mu.Lock()
+	f := m[key]
+	if f == nil {
+		f = &future[T]{done: make(chan struct{})}
+		m[key] = f
+		mu.Unlock()
+		f.val, f.err = fn()
+		close(f.done)
+		return f.val, f.err
+	}
+	mu.Unlock()
+	select {
+	case <-f.done:
+		return f.val, f.err
+	case <-ctx.Done():
+		var zero T
+		return zero, context.Cause(ctx)
+	}
+}

@@ -1,0 +1,291 @@
+package build
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/fbuild/fbuild/tree"
+)
+
+// ErrNoSource says that a source of COPY or ADD names nothing.
+var ErrNoSource = errors.New("not found")
+
+// owner gives copied entries their owner; nil keeps the source's.
+type owner struct{ uid, gid uint32 }
+
+// copySpec is one COPY, or the local part of an ADD, ready to be applied.
+type copySpec struct {
+	Target string // absolute; a trailing "/" or "/." means a directory
+	Owner  *owner
+	// Mode changes the mode of what is copied; nil keeps it.
+	Mode func(mode uint32, dir bool) uint32
+	Now  tree.Time // the time of directories that come into being
+}
+
+// match is one entry that a source names.
+type match struct {
+	Path     string // where it stands, symlinks resolved
+	Name     string // the last name as the source spelled it
+	Wildcard bool
+}
+
+// matchSources finds what SOURCES name in src. Symlinks that a source names are
+// followed inside the root, as docker does. A pattern may match nothing; a plain
+// name that is missing is ErrNoSource.
+func matchSources(src tree.Tree, sources []string) ([][]match, error) {
+	out := make([][]match, len(sources))
+	for i, s := range sources {
+		var err error
+		if hasWildcard(s) {
+			out[i], err = matchPattern(src, s)
+		} else {
+			out[i], err = matchName(src, s)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func matchName(src tree.Tree, s string) ([]match, error) {
+	real, n, err := src.Resolve(tree.Clean(s))
+	if err != nil {
+		return nil, err
+	}
+	if n == nil {
+		return nil, fmt.Errorf("%q: %w", "/"+tree.Clean(s), ErrNoSource)
+	}
+	return []match{{Path: real, Name: path.Base("/" + tree.Clean(s))}}, nil
+}
+
+// matchPattern matches each component of s for itself: "*" never crosses a slash.
+func matchPattern(src tree.Tree, s string) ([]match, error) {
+	found := []match{{}}
+	for _, part := range strings.Split(tree.Clean(s), "/") {
+		var next []match
+		for _, m := range found {
+			dirPath, dir, err := src.Resolve(m.Path)
+			if err != nil {
+				return nil, err
+			}
+			if dir == nil || dir.Kind != tree.Dir {
+				continue
+			}
+			for _, name := range dir.Names() {
+				ok, err := path.Match(part, name)
+				if err != nil {
+					return nil, fmt.Errorf("pattern %q: %w", s, err)
+				}
+				if ok {
+					next = append(next, match{Path: tree.Join(dirPath, name), Name: name, Wildcard: true})
+				}
+			}
+		}
+		found = next
+	}
+	for i := range found {
+		real, n, err := src.Resolve(found[i].Path)
+		if err != nil {
+			return nil, err
+		}
+		if n != nil {
+			found[i].Path = real
+		}
+	}
+	return found, nil
+}
+
+// hasWildcard says whether s is a pattern of path.Match.
+func hasWildcard(s string) bool { return strings.ContainsAny(s, `*?[\`) }
+
+// copier applies copySpecs to a tree under edit.
+type copier struct {
+	spec   copySpec
+	dst    *tree.Editor
+	copied map[*tree.Node]string // the first copy of a hard-linked node
+}
+
+func newCopier(dst *tree.Editor, spec copySpec) *copier {
+	return &copier{spec: spec, dst: dst, copied: map[*tree.Node]string{}}
+}
+
+// targetIsDir says whether the text of the target demands a directory.
+func (c *copier) targetIsDir() bool {
+	return strings.HasSuffix(c.spec.Target, "/") || strings.HasSuffix(c.spec.Target, "/.") || c.spec.Target == "."
+}
+
+// target resolves where the copy goes, following symlinks inside the root.
+func (c *copier) target() (string, *tree.Node, error) {
+	return c.dst.Resolve(tree.Clean(c.spec.Target))
+}
+
+// copy puts one match into the target: the entries of a directory, or a file
+// under its own name where the target is a directory.
+func (c *copier) copy(src tree.Tree, m match) error {
+	n := src.Lookup(m.Path)
+	if n == nil {
+		return fmt.Errorf("%q: %w", "/"+m.Path, ErrNoSource)
+	}
+	to, at, err := c.target()
+	if err != nil {
+		return err
+	}
+	if n.Kind == tree.Dir {
+		if at != nil && at.Kind != tree.Dir {
+			return fmt.Errorf("cannot copy to non-directory: %q", "/"+to)
+		}
+		return c.directory(to, n, at == nil)
+	}
+	if c.targetIsDir() || at != nil && at.Kind == tree.Dir {
+		if at != nil && at.Kind != tree.Dir {
+			return fmt.Errorf("cannot copy to non-directory: %q", "/"+to)
+		}
+		to = tree.Join(to, m.Name)
+	}
+	return c.file(to, n)
+}
+
+// directory copies the entries of n below to. Attributes of the directory itself
+// are set where the copy makes it, and always (fresh is true) below the top.
+func (c *copier) directory(to string, n *tree.Node, fresh bool) error {
+	if fresh && to != "" {
+		attrs := n.Attrs()
+		if attrs.Mtime == (tree.Time{}) {
+			attrs.Mtime = c.spec.Now
+		}
+		if err := c.put(to, attrs); err != nil {
+			return err
+		}
+	}
+	for _, name := range n.Names() {
+		child, p := n.Child(name), tree.Join(to, name)
+		if child.Kind != tree.Dir {
+			if err := c.file(p, child); err != nil {
+				return err
+			}
+			continue
+		}
+		if at := c.dst.Lookup(p); at != nil && at.Kind != tree.Dir {
+			return fmt.Errorf("cannot copy to non-directory: %q", "/"+p)
+		}
+		if err := c.directory(p, child, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// file copies anything that is no directory to exactly the path to.
+func (c *copier) file(to string, n *tree.Node) error {
+	if at := c.dst.Lookup(to); at != nil && at.Kind == tree.Dir {
+		return fmt.Errorf("cannot overwrite directory %q with a file", "/"+to)
+	}
+	if len(n.Links()) > 1 {
+		if first, ok := c.copied[n]; ok && first != to {
+			return c.dst.Link(to, first)
+		}
+		c.copied[n] = to
+	}
+	return c.put(to, n.Attrs())
+}
+
+// put enters one node with owner and mode changed as asked, and the directories
+// above it that are missing. Where the name is new its directory's time moves on.
+func (c *copier) put(to string, n tree.Node) error {
+	n.Mtime = n.Mtime.Truncate()
+	if c.spec.Owner != nil {
+		n.UID, n.GID = c.spec.Owner.uid, c.spec.Owner.gid
+	}
+	if c.spec.Mode != nil && n.Kind != tree.Symlink {
+		n.Mode = c.spec.Mode(n.Mode, n.Kind == tree.Dir)
+	}
+	dir, _ := tree.Split(to)
+	if err := c.mkdirAll(dir); err != nil {
+		return err
+	}
+	isNew := c.dst.Lookup(to) == nil
+	if err := c.dst.Put(to, n); err != nil {
+		return err
+	}
+	if isNew {
+		return c.touch(dir)
+	}
+	return nil
+}
+
+// mkdirAll makes the directories of p that are missing: 0755, owned as the copy.
+func (c *copier) mkdirAll(p string) error {
+	if p == "" || c.dst.Lookup(p) != nil {
+		return nil
+	}
+	n := tree.Node{Kind: tree.Dir, Mode: 0o755, Mtime: c.spec.Now}
+	if c.spec.Owner != nil {
+		n.UID, n.GID = c.spec.Owner.uid, c.spec.Owner.gid
+	}
+	dir, _ := tree.Split(p)
+	if err := c.mkdirAll(dir); err != nil {
+		return err
+	}
+	if err := c.dst.Put(p, n); err != nil {
+		return err
+	}
+	return c.touch(dir)
+}
+
+// touch sets the time of a directory in which a name came into being.
+func (c *copier) touch(dir string) error {
+	n := c.dst.Lookup(dir)
+	if dir == "" || n == nil || !n.Mtime.Before(c.spec.Now) {
+		return nil
+	}
+	attrs := n.Attrs()
+	attrs.Mtime = c.spec.Now
+	return c.dst.Put(dir, attrs)
+}
+
+// unpack puts the entries of an archive below the target, with their own owners
+// unless the copy has one.
+func (c *copier) unpack(cs tree.Changes) error {
+	to, at, err := c.target()
+	if err != nil {
+		return err
+	}
+	if at != nil && at.Kind != tree.Dir {
+		return fmt.Errorf("cannot unpack into non-directory %q", "/"+to)
+	}
+	if err := c.mkdirAll(to); err != nil {
+		return err
+	}
+	for i := range cs {
+		if cs[i].Node == nil {
+			return fmt.Errorf("unpack %q: not an entry", cs[i].Path)
+		}
+		if cs[i].Path == "" {
+			continue
+		}
+		if err := c.unpackEntry(to, &cs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *copier) unpackEntry(to string, ch *tree.Change) error {
+	p, _, err := c.dst.ResolveParent(tree.Join(to, ch.Path))
+	if err != nil {
+		return err
+	}
+	if at := c.dst.Lookup(p); at != nil && at.Kind == tree.Dir && ch.Node.Kind != tree.Dir {
+		return fmt.Errorf("cannot overwrite directory %q with a file", "/"+p)
+	}
+	if ch.Node.Kind != tree.Dir {
+		if first, ok := c.copied[ch.Node]; ok && first != p {
+			return c.dst.Link(p, first)
+		}
+		c.copied[ch.Node] = p
+	}
+	return c.put(p, *ch.Node)
+}

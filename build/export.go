@@ -1,0 +1,329 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/fbuild/fbuild/oci"
+	"github.com/fbuild/fbuild/oci/layer"
+	"github.com/fbuild/fbuild/progress"
+	"github.com/fbuild/fbuild/snapshot"
+	"github.com/fbuild/fbuild/tree"
+)
+
+// OutputType says what leaves a build.
+type OutputType string
+
+// The types of -o.
+const (
+	OutputImage    OutputType = "image"    // into the store only
+	OutputOCI      OutputType = "oci"      // an OCI layout, as a tar or a directory
+	OutputTar      OutputType = "tar"      // the root file system as a tar
+	OutputLocal    OutputType = "local"    // the root file system as files
+	OutputRegistry OutputType = "registry" // pushed
+)
+
+// Output is one -o.
+type Output struct {
+	Type             OutputType
+	Dest             string // file or directory; "-" is stdout
+	Name             string // instead of the build's tags
+	Tar              bool   // of OutputOCI: a tar, else a directory
+	RewriteTimestamp bool   // times in our layers are at most SOURCE_DATE_EPOCH
+	DockerMediaTypes bool
+}
+
+// export waits for the layers, assembles the image and writes the outputs.
+func (b *builder) export(ctx context.Context, s *state) (*Result, error) {
+	outs := b.opts.Outputs
+	if len(outs) == 0 {
+		outs = []Output{{Type: OutputImage}}
+	}
+	res := &Result{Pushed: map[string]string{}}
+	var images int
+	for _, o := range outs {
+		switch o.Type {
+		case OutputTar, OutputLocal:
+			if err := b.exportFiles(ctx, s, o); err != nil {
+				return nil, err
+			}
+		default:
+			images++
+		}
+	}
+	if images == 0 {
+		return res, nil
+	}
+	step := b.opts.Progress.Step("exporting to image")
+	step.Start()
+	err := b.exportImages(ctx, s, outs, res, step)
+	step.Done(err)
+	return res, err
+}
+
+func (b *builder) exportImages(ctx context.Context, s *state, outs []Output, res *Result, step *progress.Step) error {
+	layers := s.fs.layers()
+	for _, l := range layers {
+		if err := l.wait(ctx); err != nil {
+			return err
+		}
+	}
+	step.Status("exporting layers", 0, 0, true)
+	for _, o := range outs {
+		if o.Type == OutputTar || o.Type == OutputLocal {
+			continue
+		}
+		img, err := b.assemble(ctx, s, layers, o)
+		if err != nil {
+			return err
+		}
+		if err := b.keep(ctx, s, img, layers, o, res, step); err != nil {
+			return err
+		}
+		if err := b.write(ctx, img, o, res, step); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// assemble makes config and manifest of an output.
+func (b *builder) assemble(ctx context.Context, s *state, layers []*fsLayer, o Output) (*oci.Built, error) {
+	cfg := cloneConfig(s.cfg)
+	for k, v := range b.opts.Labels {
+		setLabel(&cfg.Config, k, v)
+	}
+	fallback, err := b.imageTime(s, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	if b.opts.Epoch != nil {
+		for i := s.baseHistory; i < len(cfg.History); i++ {
+			cfg.History[i].Created = v1.Time{Time: b.opts.Epoch.UTC()}
+		}
+	}
+	fillTimes(&cfg, fallback)
+	var list []oci.Layer
+	for _, l := range layers {
+		ol := oci.Layer{Desc: l.desc, DiffID: l.diffID}
+		if l.src != nil {
+			ol.Repo = l.src.Repo
+		} else if o.RewriteTimestamp && b.opts.Epoch != nil {
+			if ol, err = b.rewrite(ctx, l); err != nil {
+				return nil, err
+			}
+		}
+		ol.Open = b.layerOpener(l, ol.Desc)
+		list = append(list, ol)
+	}
+	return oci.Assemble(cfg, list, oci.AssembleOptions{DockerMediaTypes: o.DockerMediaTypes, StartInterval: s.startInterval})
+}
+
+// layerOpener reads a layer's blob from the store, fetching it first where only
+// a registry has it.
+func (b *builder) layerOpener(l *fsLayer, desc v1.Descriptor) func(context.Context) (io.ReadCloser, error) {
+	return func(ctx context.Context) (io.ReadCloser, error) {
+		if desc.Digest == l.desc.Digest {
+			if err := l.ensureBlob(ctx, b); err != nil {
+				return nil, err
+			}
+		}
+		return b.store.OpenBlob(tree.Digest(desc.Digest.String()))
+	}
+}
+
+// imageTime is the creation time of an image none of whose steps has one: that
+// of the first time when the same image was built.
+func (b *builder) imageTime(s *state, cfg *v1.ConfigFile) (time.Time, error) {
+	for _, h := range cfg.History {
+		if !h.Created.IsZero() {
+			return h.Created.Time, nil
+		}
+	}
+	data, err := json.Marshal(cfg)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("encode config: %w", err)
+	}
+	key := newKey("image time").str(string(s.key)).str(string(data)).sum()
+	var t time.Time
+	if b.opts.Epoch == nil && !b.opts.NoCache && b.getJSON(kindImage, string(key), &t) {
+		return t, nil
+	}
+	t = b.now().UTC()
+	return t, b.putJSON(kindImage, string(key), t, nil, nil)
+}
+
+// rewrite seals a copy of a layer whose times are at most the epoch (LAWS 13:
+// the layer itself stays as it is).
+func (b *builder) rewrite(ctx context.Context, l *fsLayer) (oci.Layer, error) {
+	clamp := tree.TimeOf(*b.opts.Epoch)
+	key := newKey("rewrite").str(string(l.diffID)).num(uint64(clamp.Sec)).sum()
+	if res, ok := b.recorded(key); ok && res.layer != nil {
+		return oci.Layer{Desc: res.layer.desc, DiffID: res.layer.diffID}, nil
+	}
+	cs, err := l.open(ctx, b)
+	if err != nil {
+		return oci.Layer{}, err
+	}
+	w, err := b.store.CreateBlob()
+	if err != nil {
+		return oci.Layer{}, err
+	}
+	defer w.Abort()
+	sealed, err := layer.Seal(ctx, w, cs, b.store.Packs(), layer.Options{ClampMtime: &clamp})
+	if err != nil {
+		return oci.Layer{}, fmt.Errorf("rewrite times: %w", err)
+	}
+	if _, _, err := w.Commit(sealed.Digest); err != nil {
+		return oci.Layer{}, err
+	}
+	desc, err := sealedDescriptor(sealed)
+	if err != nil {
+		return oci.Layer{}, err
+	}
+	rec := stepRecord{Created: b.now(), DiffID: sealed.DiffID, Digest: desc.Digest.String(), Size: desc.Size, MediaType: string(desc.MediaType)}
+	err = b.putJSON(kindStep, string(key), rec, []tree.Digest{sealed.Digest}, nil)
+	return oci.Layer{Desc: desc, DiffID: sealed.DiffID}, err
+}
+
+// keep stores the image itself, complete with the layers of its base, and gives
+// it its names.
+func (b *builder) keep(ctx context.Context, s *state, img *oci.Built, layers []*fsLayer, o Output, res *Result, step *progress.Step) error {
+	if o.Type == OutputImage {
+		for _, l := range layers {
+			if err := l.ensureBlob(ctx, b); err != nil {
+				return err
+			}
+		}
+	}
+	refs := []tree.Digest{}
+	for _, raw := range [][]byte{img.RawManifest, img.RawConfig} {
+		d, err := b.putBlob(raw)
+		if err != nil {
+			return fmt.Errorf("store image: %w", err)
+		}
+		refs = append(refs, d)
+	}
+	for _, l := range img.Layers {
+		refs = append(refs, tree.Digest(l.Desc.Digest.String()))
+	}
+	id := img.Manifest.Config.Digest.String()
+	if err := b.putJSON(kindImage, img.Manifest.Config.Digest.Hex, id, refs, nil); err != nil {
+		return err
+	}
+	step.Status("writing image "+id, 0, 0, true)
+	res.ImageID, res.Descriptor = id, img.Desc
+	if o.Type != OutputImage {
+		return nil
+	}
+	for _, name := range b.names(o) {
+		if err := b.store.Tag(name, img.Desc); err != nil {
+			return err
+		}
+		res.Names = append(res.Names, name)
+		step.Status("naming to "+name, 0, 0, true)
+	}
+	return nil
+}
+
+func (b *builder) names(o Output) []string {
+	if o.Name != "" {
+		return []string{o.Name}
+	}
+	return b.opts.Tags
+}
+
+// write sends the image where an output says.
+func (b *builder) write(ctx context.Context, img *oci.Built, o Output, res *Result, step *progress.Step) error {
+	switch {
+	case o.Type == OutputRegistry:
+		d, err := b.opts.Remote.Push(ctx, b.names(o), img, func(st oci.Status) {
+			showPush(step, st)
+		})
+		if err != nil {
+			return err
+		}
+		res.Names = append(res.Names, b.names(o)...)
+		for _, name := range b.names(o) {
+			res.Pushed[name] = string(d)
+			step.Status("pushing manifest for "+name+"@"+string(d), 0, 0, true)
+		}
+		return nil
+	case o.Type == OutputOCI && !o.Tar:
+		return oci.WriteLayout(ctx, o.Dest, b.names(o), img)
+	case o.Type == OutputOCI:
+		return b.toFile(o.Dest, func(w io.Writer) error { return oci.WriteArchive(ctx, w, b.names(o), img) })
+	}
+	return nil
+}
+
+// showPush shows what happens to a blob.
+func showPush(step *progress.Step, st oci.Status) {
+	if st.Manifest {
+		return
+	}
+	id := "pushing layer " + string(st.Digest)[:min(19, len(st.Digest))]
+	switch st.State {
+	case oci.Exists:
+		id += " (exists)"
+	case oci.Mounted:
+		id += " (mounted)"
+	}
+	step.Status(id, st.Current, st.Total, st.State != oci.Pushing)
+}
+
+// toFile writes a file that appears only when it is whole.
+func (b *builder) toFile(name string, fn func(io.Writer) error) (err error) {
+	if name == "-" {
+		return fn(b.opts.Stdout)
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name()) // the error before counts
+		}
+	}()
+	err = fn(f)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return os.Rename(f.Name(), name)
+}
+
+// exportFiles writes the root file system itself.
+func (b *builder) exportFiles(ctx context.Context, s *state, o Output) (err error) {
+	step := b.opts.Progress.Step("exporting to " + string(o.Type))
+	step.Start()
+	defer func() { step.Done(err) }()
+	t, err := s.fs.Tree(ctx, b)
+	if err != nil {
+		return err
+	}
+	if o.Type == OutputLocal {
+		return snapshot.Materialize(ctx, t, b.store.Packs(), o.Dest, snapshot.MaterializeOptions{NoOwners: true, Overwrite: true, Skipped: func(path, what string) { step.Warn(path + ": " + what) }})
+	}
+	cs, err := tree.Diff(tree.Empty(), t, nil)
+	if err != nil {
+		return err
+	}
+	opts := layer.Options{Compression: "uncompressed"}
+	if o.RewriteTimestamp && b.opts.Epoch != nil {
+		clamp := tree.TimeOf(*b.opts.Epoch)
+		opts.ClampMtime = &clamp
+	}
+	return b.toFile(o.Dest, func(w io.Writer) error { return layer.WriteTar(ctx, w, cs, b.store.Packs(), opts) })
+}

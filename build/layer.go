@@ -1,0 +1,254 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fbuild/fbuild/oci"
+	"github.com/fbuild/fbuild/oci/layer"
+	"github.com/fbuild/fbuild/progress"
+	"github.com/fbuild/fbuild/tree"
+)
+
+// parallelPulls is how many layers of a base are fetched at once.
+const parallelPulls = 3
+
+// fsLayer is one layer of a file system: its changes, and its blob once that is
+// sealed. A layer of a base image or of a stored result knows its blob from the
+// start and its changes when somebody asks; one that this build made the other
+// way round.
+type fsLayer struct {
+	src  *oci.Layer     // where the blob can be fetched; nil for ours
+	step *progress.Step // shows the fetching; may be nil
+
+	// done is closed when diffID, desc and err stand.
+	done   chan struct{}
+	diffID tree.Digest
+	desc   v1.Descriptor
+	err    error
+
+	mu      sync.Mutex // held while the layer is being opened
+	loaded  bool
+	changes tree.Changes
+	index   string // file of tree.Encode(changes), "" until one is asked for
+}
+
+// knownLayer is a layer whose blob has a name already.
+func knownLayer(diffID tree.Digest, desc v1.Descriptor, src *oci.Layer, step *progress.Step) *fsLayer {
+	l := &fsLayer{src: src, step: step, done: make(chan struct{}), diffID: diffID, desc: desc}
+	close(l.done)
+	return l
+}
+
+// wait returns when the layer is sealed and durable.
+func (l *fsLayer) wait(ctx context.Context) error {
+	select {
+	case <-l.done:
+		return l.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// openLayers makes the changes of all layers known, fetching several at once.
+func (b *builder) openLayers(ctx context.Context, layers []*fsLayer) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelPulls)
+	for _, l := range layers {
+		g.Go(func() error {
+			_, err := l.open(ctx, b)
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// open returns the layer's changes, whose contents can then be read from packs.
+func (l *fsLayer) open(ctx context.Context, b *builder) (tree.Changes, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.loaded {
+		return l.changes, nil
+	}
+	unlock, err := b.store.Lock(ctx, "layer-"+l.diffID.Hex())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if cs, ok := b.storedChanges(l.diffID); ok {
+		l.changes, l.loaded = cs, true
+		l.index, _ = b.store.LayerFile(l.diffID) // a miss is written anew
+		return cs, nil
+	}
+	if err := l.unpack(ctx, b); err != nil {
+		return nil, fmt.Errorf("fetch layer %s: %w", l.desc.Digest, err)
+	}
+	l.loaded = true
+	return l.changes, nil
+}
+
+// storedChanges returns a layer index whose packs are all there.
+func (b *builder) storedChanges(diffID tree.Digest) (tree.Changes, bool) {
+	cs, err := b.store.Layer(diffID)
+	if err != nil {
+		return nil, false
+	}
+	for _, id := range packsOf(cs) {
+		if _, err := b.store.Packs().File(id); err != nil {
+			return nil, false
+		}
+	}
+	return cs, true
+}
+
+func packsOf(cs tree.Changes) []tree.PackID {
+	var out []tree.PackID
+	for i := range cs {
+		if cs[i].Node == nil {
+			continue
+		}
+		for _, x := range cs[i].Node.Extents {
+			if x.Pack != "" && (len(out) == 0 || out[len(out)-1] != x.Pack) && !slices.Contains(out, x.Pack) {
+				out = append(out, x.Pack)
+			}
+		}
+	}
+	return out
+}
+
+// unpack streams the blob into a pack and an index. A blob that is not in the
+// store yet is stored on the way.
+func (l *fsLayer) unpack(ctx context.Context, b *builder) error {
+	r, err := l.openBlob(ctx, b)
+	if err != nil {
+		return err
+	}
+	pack, err := b.store.CreateTarPack()
+	if err != nil {
+		return errors.Join(err, r.Close())
+	}
+	defer pack.Abort()
+	cs, info, err := layer.Read(ctx, r, pack.ID(), pack, layer.Limits{})
+	if err == nil {
+		err = r.finish()
+	}
+	if err = errors.Join(err, r.Close()); err != nil {
+		return err
+	}
+	if info.DiffID != l.diffID {
+		return fmt.Errorf("%w: its contents are %s, the image's config says %s", oci.ErrDigest, info.DiffID, l.diffID)
+	}
+	if err := pack.Commit(); err != nil {
+		return err
+	}
+	for _, n := range info.Notes {
+		b.warn("layer %s: %s", l.desc.Digest, n)
+	}
+	l.changes = cs
+	b.behind(func(context.Context) error { return b.store.PutTarLayer(l.diffID, cs, pack.ID()) })
+	return nil
+}
+
+// blobReader reads a blob that is in the store, or fetches it and stores it.
+type blobReader struct {
+	io.Reader
+	close  func() error
+	finish func() error // to be called at the end of the stream
+}
+
+func (r *blobReader) Close() error { return r.close() }
+
+// openBlob opens the layer's compressed stream.
+func (l *fsLayer) openBlob(ctx context.Context, b *builder) (*blobReader, error) {
+	if f, err := b.store.OpenBlob(tree.Digest(l.desc.Digest.String())); err == nil {
+		return &blobReader{Reader: f, close: f.Close, finish: func() error { return nil }}, nil
+	}
+	if l.src == nil {
+		return nil, fmt.Errorf("blob %s is not in the store any more: build with --no-cache", l.desc.Digest)
+	}
+	rc, err := l.src.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w, err := b.store.CreateBlob()
+	if err != nil {
+		return nil, errors.Join(err, rc.Close())
+	}
+	counted := &countReader{r: rc, id: shortID(l.desc.Digest), total: l.desc.Size, step: l.step}
+	return &blobReader{
+		Reader: io.TeeReader(counted, w),
+		close: func() error {
+			w.Abort() // nothing after a Commit
+			return rc.Close()
+		},
+		finish: func() error {
+			if _, err := io.Copy(io.Discard, io.TeeReader(counted, w)); err != nil {
+				return err
+			}
+			_, _, err := w.Commit(tree.Digest(l.desc.Digest.String()))
+			counted.end()
+			return err
+		},
+	}, nil
+}
+
+// ensureBlob makes sure that the layer's blob is in the store.
+func (l *fsLayer) ensureBlob(ctx context.Context, b *builder) error {
+	if b.store.HasBlob(tree.Digest(l.desc.Digest.String())) {
+		return nil
+	}
+	r, err := l.openBlob(ctx, b)
+	if err == nil {
+		err = errors.Join(r.finish(), r.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("fetch layer %s: %w", l.desc.Digest, err)
+	}
+	return nil
+}
+
+// countReader shows how far a transfer is.
+type countReader struct {
+	r           io.Reader
+	id          string
+	step        *progress.Step
+	done, total int64
+}
+
+func (c *countReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.done += int64(n)
+	if c.step != nil {
+		c.step.Status(c.id, c.done, c.total, false)
+	}
+	return n, err
+}
+
+func (c *countReader) end() {
+	if c.step != nil {
+		c.step.Status(c.id, c.done, c.total, true)
+	}
+}
+
+func shortID(h v1.Hash) string { return h.Algorithm + ":" + h.Hex[:min(12, len(h.Hex))] }
+
+// indexFile returns a file that holds the layer's changes.
+func (l *fsLayer) indexFile(ctx context.Context, b *builder) (string, error) {
+	cs, err := l.open(ctx, b)
+	if err != nil {
+		return "", err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.index == "" {
+		l.index, err = b.writeIndex(cs)
+	}
+	return l.index, err
+}

@@ -1,0 +1,299 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/fbuild/fbuild/dockerfile"
+	"github.com/fbuild/fbuild/exec"
+	"github.com/fbuild/fbuild/internal/recorder"
+	"github.com/fbuild/fbuild/internal/reexec"
+	"github.com/fbuild/fbuild/progress"
+	"github.com/fbuild/fbuild/tree"
+)
+
+// hostname is what every RUN sees (LAWS 8: constant).
+const hostname = "buildkitsandbox"
+
+// runStep runs a command on the stage's tree, or finds its result.
+func (r *stageRun) runStep(ctx context.Context, s *state, in *dockerfile.Run, step *progress.Step) (result, bool, error) {
+	b := r.b
+	network, err := b.network(in.Network)
+	if err != nil {
+		return result{}, false, err
+	}
+	key := b.runKey(s, in, network)
+	res, unlock, err := b.reuse(ctx, key)
+	if err != nil || unlock == nil {
+		s.key = key
+		return res, true, err
+	}
+	step.Start()
+	cs, err := b.runCommand(ctx, s, in, network, step)
+	if err != nil {
+		unlock()
+		return result{}, false, err
+	}
+	s.key = key
+	return b.commit(key, s.fs, cs, unlock), false, nil
+}
+
+// network chooses the mode of a RUN: its own, else the build's. Without root
+// there is the host's network or none; "default" is the host's.
+func (b *builder) network(mode string) (string, error) {
+	if mode == "" || mode == "default" {
+		mode = b.opts.Network
+	}
+	switch mode {
+	case "", "default", "host":
+		return "host", nil
+	case "none":
+		return "none", nil
+	}
+	return "", fmt.Errorf("network mode %q is not supported: use default, host or none", mode)
+}
+
+// runKey is docker's exact key: the chain below, and everything of the step that
+// a command can see.
+func (b *builder) runKey(s *state, in *dockerfile.Run, network string) Key {
+	k := newKey("run").str(string(s.key)).strs(in.Args).strs(s.scope.KeyEnv())
+	for _, a := range s.scope.Args() {
+		k.str(a.Key).str(a.Value)
+	}
+	k.str(s.cfg.Config.User).str(s.cfg.Config.WorkingDir).str(network).strs(b.opts.AddHosts)
+	k.str(b.opts.Platform.String()).str(isolationClass())
+	if in.Script != nil {
+		k.str(in.Script.Path).str(in.Script.Data)
+	}
+	return k.sum()
+}
+
+// runCommand runs the step on the chosen recorder, and with --recorder=auto once
+// more on the fallback if the recorder, not the command, failed.
+func (b *builder) runCommand(ctx context.Context, s *state, in *dockerfile.Run, network string, step *progress.Step) (tree.Changes, error) {
+	kind, err := b.run.kind(b)
+	if err != nil {
+		return nil, err
+	}
+	cs, err := b.runOn(ctx, kind, s, in, network, step)
+	var broken *recorderError
+	if kind == recorderWalk || b.opts.Recorder != recorderAuto || !errors.As(err, &broken) || ctx.Err() != nil {
+		return cs, err
+	}
+	step.Warn(fmt.Sprintf("the %s recorder failed (%v): running the step again with %s", kind, broken.err, recorderWalk))
+	return b.runOn(ctx, recorderWalk, s, in, network, step)
+}
+
+// recorderError says that the recorder failed and the command may be innocent.
+type recorderError struct{ err error }
+
+func (e *recorderError) Error() string { return "recorder: " + e.err.Error() }
+func (e *recorderError) Unwrap() error { return e.err }
+
+// runOn runs the command with one recorder and returns what it changed.
+func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfile.Run, network string, step *progress.Step) (tree.Changes, error) {
+	p, err := b.prepareRun(ctx, s, in, network)
+	if err != nil {
+		return nil, err
+	}
+	sandbox, err := b.run.sandbox(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := b.run.recorder(ctx, b, kind)
+	if err != nil {
+		return nil, err
+	}
+	root, err := rec.Mount(ctx, p.mount)
+	if err != nil {
+		return nil, &recorderError{err}
+	}
+	spec := p.spec
+	spec.Root = root
+	spec.Stdout, spec.Stderr = logWriter{step, 1}, logWriter{step, 2}
+	if err := sandbox.Run(ctx, spec); err != nil {
+		_ = rec.Abort(context.WithoutCancel(ctx), p.mount.ID) // the step's own error counts
+		return nil, err
+	}
+	res, err := rec.Finish(ctx, p.mount.ID)
+	if err != nil {
+		return nil, &recorderError{err}
+	}
+	for _, n := range res.Notes {
+		step.Warn(n)
+	}
+	if p.extra == nil {
+		return res.Changes, nil
+	}
+	return b.joinChanges(p.parent, p.extra, res.Changes)
+}
+
+// joinChanges makes one difference of two that follow each other.
+func (b *builder) joinChanges(parent tree.Tree, first, second tree.Changes) (tree.Changes, error) {
+	mid, err := parent.Apply(first)
+	if err != nil {
+		return nil, err
+	}
+	after, err := mid.Apply(second)
+	if err != nil {
+		return nil, err
+	}
+	return tree.Diff(parent, after, b.same)
+}
+
+type logWriter struct {
+	step   *progress.Step
+	stream int
+}
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.step.Log(w.stream, p)
+	return len(p), nil
+}
+
+// prepared is all that one RUN needs.
+type prepared struct {
+	parent tree.Tree
+	extra  tree.Changes // the working directory, where the image lacks it
+	mount  recorder.Spec
+	spec   exec.Spec
+}
+
+func (b *builder) prepareRun(ctx context.Context, s *state, in *dockerfile.Run, network string) (*prepared, error) {
+	t, err := s.fs.Tree(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	files, err := s.fs.files(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	acc, err := lookupUser(t, b.store.Packs(), s.cfg.Config.User)
+	if err != nil {
+		return nil, err
+	}
+	dir := s.cfg.Config.WorkingDir
+	if dir == "" {
+		dir = "/"
+	}
+	p := &prepared{parent: t}
+	if p.extra, err = b.makeWorkdir(ctx, s, dir); err != nil {
+		return nil, err
+	}
+	if len(p.extra) > 0 {
+		name, err := b.writeIndex(p.extra)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, name)
+		if t, err = t.Apply(p.extra); err != nil {
+			return nil, err
+		}
+	}
+	work, err := os.MkdirTemp(b.temp, "run-")
+	if err != nil {
+		return nil, fmt.Errorf("make work directory: %w", err)
+	}
+	p.spec = exec.Spec{
+		Args: in.Args, Env: runEnv(s.scope.RunEnv(), acc.Home), Dir: dir,
+		UID: acc.UID, GID: acc.GID, Groups: acc.Groups, Hostname: hostname, Network: network,
+	}
+	stubs, err := b.mounts(t, in, &p.spec)
+	if err != nil {
+		return nil, err
+	}
+	p.mount = recorder.Spec{ID: filepath.Base(work), Layers: files, Stubs: stubs, PackDir: b.store.Packs().Dir(), WorkDir: work}
+	return p, nil
+}
+
+// runEnv adds what docker's runtime sets where the image does not.
+func runEnv(env []string, home string) []string {
+	hasHome, hasPath := false, false
+	for _, e := range env {
+		hasHome = hasHome || strings.HasPrefix(e, "HOME=")
+		hasPath = hasPath || strings.HasPrefix(e, "PATH=")
+	}
+	if !hasPath {
+		env = append([]string{"PATH=" + defaultPath}, env...)
+	}
+	if !hasHome {
+		if home == "" {
+			home = "/"
+		}
+		env = append(env, "HOME="+home)
+	}
+	return env
+}
+
+// mounts adds the files that every RUN sees and returns what must exist in the
+// tree for all mounts. Symlinks of the image are resolved inside it.
+func (b *builder) mounts(t tree.Tree, in *dockerfile.Run, spec *exec.Spec) ([]recorder.Stub, error) {
+	var stubs []recorder.Stub
+	for _, dir := range []string{"proc", "sys", "dev"} {
+		n := t.Lookup(dir)
+		if n != nil && n.Kind != tree.Dir {
+			return nil, fmt.Errorf("/%s of the image is not a directory", dir)
+		}
+		if n == nil {
+			stubs = append(stubs, recorder.Stub{Path: dir, Dir: true})
+		}
+	}
+	resolv, hosts, err := b.run.netFiles(b)
+	if err != nil {
+		return nil, err
+	}
+	for target, source := range map[string]string{"etc/resolv.conf": resolv, "etc/hosts": hosts} {
+		p, n, err := t.Resolve(target)
+		if err != nil {
+			return nil, fmt.Errorf("mount /%s: %w", target, err)
+		}
+		if n != nil && n.Kind == tree.Dir || underMount(p) {
+			continue // the image has something else there, on purpose
+		}
+		if n == nil {
+			stubs = append(stubs, recorder.Stub{Path: p})
+		}
+		spec.Mounts = append(spec.Mounts, exec.Mount{Type: "bind", Source: source, Target: "/" + p})
+	}
+	if in.Script != nil {
+		name, err := b.writeScript(in.Script)
+		if err != nil {
+			return nil, err
+		}
+		spec.Mounts = append(spec.Mounts, exec.Mount{Type: "bind", Source: name, Target: in.Script.Path, ReadOnly: true})
+	}
+	return stubs, nil
+}
+
+// underMount says whether a path lies where a RUN has a file system of its own.
+func underMount(p string) bool {
+	first, _, _ := strings.Cut(p, "/")
+	return first == "proc" || first == "sys" || first == "dev"
+}
+
+func (b *builder) writeScript(s *dockerfile.Script) (string, error) {
+	f, err := os.CreateTemp(b.temp, "script-")
+	if err != nil {
+		return "", fmt.Errorf("write heredoc: %w", err)
+	}
+	_, err = f.WriteString(s.Data)
+	err = errors.Join(err, f.Chmod(os.FileMode(s.Mode)), f.Close())
+	if err != nil {
+		return "", fmt.Errorf("write heredoc: %w", err)
+	}
+	return f.Name(), nil
+}
+
+// isolationClass says which ids a RUN sees: a builder with one id must not serve
+// one with ranges (LAWS 8). It is what the host promises; nothing is started.
+func isolationClass() string {
+	m, err := reexec.HostMap(false)
+	if err == nil && m.Class == reexec.ClassSingle {
+		return string(m.Class)
+	}
+	return "ids"
+}

@@ -1,0 +1,164 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/fbuild/fbuild/cache"
+	"github.com/fbuild/fbuild/oci/layer"
+	"github.com/fbuild/fbuild/tree"
+)
+
+// kindStep and kindAlias are the kinds of records that builds keep: a step's
+// result under its key, and the content key of a COPY --from under the key of
+// its definition.
+const (
+	kindStep  = "step"
+	kindAlias = "alias"
+	kindImage = "image"
+	kindRef   = "ref"
+)
+
+// stepRecord is what is known of a finished step.
+type stepRecord struct {
+	Created   time.Time   `json:"created"`
+	DiffID    tree.Digest `json:"diffID,omitempty"` // "" where the step changed nothing
+	Digest    string      `json:"digest,omitempty"`
+	Size      int64       `json:"size,omitempty"`
+	MediaType string      `json:"mediaType,omitempty"`
+}
+
+// result is a step's outcome: its layer (nil where nothing changed) and time.
+type result struct {
+	layer   *fsLayer
+	created time.Time
+}
+
+// recorded returns the stored result of a key, if all of it is still there.
+func (b *builder) recorded(key Key) (result, bool) {
+	var rec stepRecord
+	if !b.getJSON(kindStep, string(key), &rec) {
+		return result{}, false
+	}
+	if rec.DiffID == "" {
+		return result{created: rec.Created}, true
+	}
+	h, err := v1.NewHash(rec.Digest)
+	if err != nil || !b.store.HasBlob(tree.Digest(rec.Digest)) {
+		return result{}, false
+	}
+	desc := v1.Descriptor{MediaType: types.MediaType(rec.MediaType), Size: rec.Size, Digest: h}
+	return result{layer: knownLayer(rec.DiffID, desc, nil, nil), created: rec.Created}, true
+}
+
+func (b *builder) getJSON(kind, key string, v any) bool {
+	rec, err := b.store.Record(kind, key)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			b.warn("cache: %v", err)
+		}
+		return false
+	}
+	return json.Unmarshal(rec.Value, v) == nil
+}
+
+func (b *builder) putJSON(kind, key string, v any, blobs, layers []tree.Digest) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode record: %w", err)
+	}
+	return b.store.PutRecord(kind, key, cache.Record{Value: data, Blobs: blobs, Layers: layers})
+}
+
+// behind runs fn beside the steps. The build ends only when it has ended, and
+// fails when it fails; an interrupted build cancels it.
+func (b *builder) behind(fn func(ctx context.Context) error) {
+	b.background.Go(func() {
+		if err := fn(b.sealCtx); err != nil {
+			b.fail(err)
+		}
+	})
+}
+
+// commit turns the changes of a step into a layer, sealed behind the next step,
+// and stores the result under key when the layer and those below are durable.
+// unlock ends the step's lock in any case.
+func (b *builder) commit(key Key, below *fsState, cs tree.Changes, unlock func()) result {
+	created := b.now()
+	l := &fsLayer{done: make(chan struct{}), changes: cs, loaded: true}
+	if len(cs) == 0 {
+		l = nil
+	}
+	b.behind(func(ctx context.Context) error {
+		defer unlock()
+		rec := stepRecord{Created: created}
+		if l != nil {
+			l.err = l.seal(ctx, b)
+			close(l.done)
+			if l.err != nil {
+				return l.err
+			}
+			rec.DiffID, rec.Digest = l.diffID, l.desc.Digest.String()
+			rec.Size, rec.MediaType = l.desc.Size, string(l.desc.MediaType)
+		}
+		return b.remember(ctx, key, below, rec)
+	})
+	return result{layer: l, created: created}
+}
+
+// remember writes the record of one step after every layer under it is durable.
+func (b *builder) remember(ctx context.Context, key Key, below *fsState, rec stepRecord) error {
+	for _, l := range below.layers() {
+		if err := l.wait(ctx); err != nil {
+			return err
+		}
+	}
+	var blobs, layers []tree.Digest
+	if rec.DiffID != "" {
+		blobs, layers = []tree.Digest{tree.Digest(rec.Digest)}, []tree.Digest{rec.DiffID}
+	}
+	return b.putJSON(kindStep, string(key), rec, blobs, layers)
+}
+
+// seal writes the layer's blob and index.
+func (l *fsLayer) seal(ctx context.Context, b *builder) error {
+	select {
+	case b.sealing <- struct{}{}:
+		defer func() { <-b.sealing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	w, err := b.store.CreateBlob()
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	sealed, err := layer.Seal(ctx, w, l.changes, b.store.Packs(), layer.Options{})
+	if err != nil {
+		return fmt.Errorf("seal layer: %w", err)
+	}
+	if _, _, err := w.Commit(sealed.Digest); err != nil {
+		return err
+	}
+	if err := b.store.PutLayer(sealed.DiffID, l.changes); err != nil {
+		return err
+	}
+	l.diffID = sealed.DiffID
+	l.desc, err = sealedDescriptor(sealed)
+	return err
+}
+
+func sealedDescriptor(s layer.Sealed) (v1.Descriptor, error) {
+	h, err := v1.NewHash(string(s.Digest))
+	if err != nil {
+		return v1.Descriptor{}, fmt.Errorf("seal layer: %w", err)
+	}
+	return v1.Descriptor{MediaType: types.MediaType(s.MediaType), Size: s.Size, Digest: h}, nil
+}

@@ -1,0 +1,302 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/fbuild/fbuild/dockerfile"
+	"github.com/fbuild/fbuild/progress"
+	"github.com/fbuild/fbuild/tree"
+)
+
+// state is where a stage stands: a file system, the key that names it, and the
+// image configuration so far.
+type state struct {
+	fs    *fsState
+	key   Key
+	cfg   v1.ConfigFile
+	scope *dockerfile.Scope
+	// baseHistory counts the history entries of the base image, which keep their
+	// times.
+	baseHistory   int
+	startInterval time.Duration // the health check's, which v1.HealthConfig lacks
+}
+
+// stageRun is one stage being built.
+type stageRun struct {
+	b     *builder
+	stage *dockerfile.Stage
+	total int // steps that touch the file system, for [3/7]
+	at    int
+	done  chan struct{}
+	out   *state
+	err   error
+}
+
+// stage starts a stage unless that has happened, and returns it.
+func (b *builder) stage(st *dockerfile.Stage) *stageRun {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.stages[st]
+	if r == nil {
+		r = &stageRun{b: b, stage: st, done: make(chan struct{})}
+		b.stages[st] = r
+		b.group.Go(func() error {
+			defer close(r.done)
+			r.out, r.err = r.run(b.groupCtx)
+			return r.err
+		})
+	}
+	return r
+}
+
+// wait returns the stage's end.
+func (r *stageRun) wait(ctx context.Context) (*state, error) {
+	select {
+	case <-r.done:
+		return r.out, r.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (r *stageRun) run(ctx context.Context) (*state, error) {
+	s, triggers, err := r.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.b.mu.Lock()
+	r.b.scopes = append(r.b.scopes, s.scope)
+	r.b.mu.Unlock()
+	for _, in := range append(triggers, r.stage.Instructions...) {
+		if err := r.instruction(ctx, s, in); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// start gives the stage its base: another stage, nothing, a named context or an
+// image, with the ONBUILD triggers that the image carries.
+func (r *stageRun) start(ctx context.Context) (*state, []dockerfile.Instruction, error) {
+	b, st := r.b, r.stage
+	r.total = countSteps(st.Instructions)
+	if st.BaseStage != nil {
+		below, err := b.stage(st.BaseStage).wait(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		s := *below
+		s.cfg = cloneConfig(below.cfg)
+		s.cfg.Config.OnBuild = nil
+		s.scope = dockerfile.NewScope(b.opts.File, dockerfile.ScopeOptions{Parent: below.scope})
+		return &s, nil, nil
+	}
+	platform, err := b.platform(st.Platform)
+	if err != nil {
+		return nil, nil, r.failed(st.Loc, st.Original, err)
+	}
+	if st.BaseName == dockerfile.Scratch && st.Context == "" {
+		s := &state{fs: &fsState{}, key: newKey("scratch").sum(), cfg: emptyConfig(platform)}
+		s.scope = r.scope(s)
+		return s, nil, nil
+	}
+	r.total++
+	bs, err := b.stageBase(ctx, st, platform, func(text string) string { return r.title(text) })
+	if err != nil {
+		return nil, nil, r.failed(st.Loc, st.Original, err)
+	}
+	s := &state{fs: bs.fs, key: bs.key, cfg: cloneConfig(bs.cfg), baseHistory: len(bs.cfg.History), startInterval: bs.startInterval}
+	triggers, err := b.opts.File.ParseOnBuild(st, s.cfg.Config.OnBuild)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.cfg.Config.OnBuild = nil
+	r.total += countSteps(triggers)
+	s.scope = r.scope(s)
+	return s, triggers, nil
+}
+
+func (r *stageRun) scope(s *state) *dockerfile.Scope {
+	c := s.cfg.Config
+	return dockerfile.NewScope(r.b.opts.File, dockerfile.ScopeOptions{BaseEnv: c.Env, BaseWorkdir: c.WorkingDir, BaseShell: c.Shell})
+}
+
+func countSteps(list []dockerfile.Instruction) int {
+	n := 0
+	for _, in := range list {
+		switch in.(type) {
+		case *dockerfile.Run, *dockerfile.Copy, *dockerfile.Add, *dockerfile.Workdir:
+			n++
+		}
+	}
+	return n
+}
+
+// title numbers a step as BuildKit does.
+func (r *stageRun) title(text string) string {
+	r.at++
+	name := ""
+	if len(r.b.opts.File.Stages) > 1 {
+		name = r.stage.Label() + " "
+	}
+	width := 1 + int(math.Log10(float64(max(1, r.total))))
+	return fmt.Sprintf("[%s%*d/%d] %s", name, width, r.at, r.total, text)
+}
+
+func (r *stageRun) failed(loc dockerfile.Location, text string, err error) error {
+	return &StepError{Stage: r.stage.Label(), Location: loc, Instruction: text, Err: err}
+}
+
+// instruction takes the stage one instruction further.
+func (r *stageRun) instruction(ctx context.Context, s *state, raw dockerfile.Instruction) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	title := s.scope.Title(raw)
+	in, err := s.scope.Expand(raw)
+	if err != nil {
+		return err
+	}
+	createdBy := s.scope.CreatedBy(in)
+	if h, ok := in.(*dockerfile.Healthcheck); ok {
+		s.startInterval = h.Health.StartInterval
+	}
+	if setConfig(&s.cfg, in) {
+		if createdBy != "" {
+			addHistory(&s.cfg, createdBy, nil, true)
+		}
+		return nil
+	}
+	if raw.Trigger() {
+		title = "ONBUILD " + title
+	}
+	step := r.b.opts.Progress.Step(r.title(title))
+	res, cached, err := r.step(ctx, s, in, step)
+	if err != nil {
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			step.Canceled()
+			return err
+		}
+		step.Done(err)
+		return r.stepError(in, title, err)
+	}
+	if cached {
+		step.Cached()
+	} else {
+		step.Done(nil)
+	}
+	s.fs = s.fs.push(res.layer)
+	addHistory(&s.cfg, createdBy, &res.created, res.layer == nil)
+	return nil
+}
+
+func (r *stageRun) stepError(in dockerfile.Instruction, title string, err error) error {
+	e := &StepError{Stage: r.stage.Label(), Location: in.Location(), Instruction: title, Err: err}
+	if run, ok := in.(*dockerfile.Run); ok {
+		e.Command = strings.Join(run.Args, " ")
+	}
+	return e
+}
+
+// step does one step that touches the file system.
+func (r *stageRun) step(ctx context.Context, s *state, in dockerfile.Instruction, step *progress.Step) (result, bool, error) {
+	switch in := in.(type) {
+	case *dockerfile.Run:
+		return r.runStep(ctx, s, in, step)
+	case *dockerfile.Copy:
+		return r.copyStep(ctx, s, &in.Transfer, in, step)
+	case *dockerfile.Add:
+		return r.copyStep(ctx, s, &in.Transfer, nil, step)
+	case *dockerfile.Workdir:
+		return r.workdirStep(ctx, s, in, step)
+	}
+	return result{}, false, fmt.Errorf("%s is not supported", in.Keyword())
+}
+
+// reuse looks for the result of key, holding the key's lock where there is none,
+// so that of several builds one runs the step and the others adopt its result.
+// unlock is nil for a hit.
+func (b *builder) reuse(ctx context.Context, key Key) (res result, unlock func(), err error) {
+	if !b.opts.NoCache {
+		if res, ok := b.recorded(key); ok {
+			return res, nil, nil
+		}
+	}
+	unlock, err = b.store.Lock(ctx, "step-"+string(key))
+	if err != nil {
+		return result{}, nil, err
+	}
+	if !b.opts.NoCache {
+		if res, ok := b.recorded(key); ok {
+			unlock()
+			return res, nil, nil
+		}
+	}
+	return result{}, unlock, nil
+}
+
+// workdirStep makes the working directory where the tree lacks it.
+func (r *stageRun) workdirStep(ctx context.Context, s *state, in *dockerfile.Workdir, step *progress.Step) (result, bool, error) {
+	s.cfg.Config.WorkingDir = in.Path
+	key := newKey("workdir").str(string(s.key)).str(in.Path).str(s.cfg.Config.User).sum()
+	res, unlock, err := r.b.reuse(ctx, key)
+	s.key = key
+	if err != nil || unlock == nil {
+		return res, true, err
+	}
+	step.Start()
+	cs, err := r.b.makeWorkdir(ctx, s, in.Path)
+	if err != nil {
+		unlock()
+		return result{}, false, err
+	}
+	return r.b.commit(key, s.fs, cs, unlock), false, nil
+}
+
+// makeWorkdir returns the changes that make a directory, owned by the user in
+// force as BuildKit has it; none if it is there.
+func (b *builder) makeWorkdir(ctx context.Context, s *state, dir string) (tree.Changes, error) {
+	t, err := s.fs.Tree(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	p, n, err := t.Resolve(tree.Clean(dir))
+	if err != nil {
+		return nil, err
+	}
+	if n != nil {
+		if n.Kind != tree.Dir {
+			return nil, fmt.Errorf("working directory %q is not a directory", dir)
+		}
+		return nil, nil
+	}
+	acc, err := lookupUser(t, b.store.Packs(), s.cfg.Config.User)
+	if err != nil {
+		return nil, err
+	}
+	e := t.Edit()
+	c := newCopier(e, copySpec{Owner: &owner{acc.UID, acc.GID}, Now: tree.TimeOf(b.now()).Truncate()})
+	if err := c.mkdirAll(p); err != nil {
+		return nil, err
+	}
+	return tree.Diff(t, e.Tree(), b.same)
+}
+
+// platform reads the --platform of a FROM; "" is the target's.
+func (b *builder) platform(text string) (v1.Platform, error) {
+	if text == "" {
+		return b.opts.Platform, nil
+	}
+	p, err := v1.ParsePlatform(text)
+	if err != nil {
+		return v1.Platform{}, err
+	}
+	return *p, nil
+}

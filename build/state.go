@@ -1,0 +1,104 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/fbuild/fbuild/tree"
+)
+
+// fsState is the file system after a step: the one before it and one layer. Its
+// tree is made when somebody looks at it, so that a build whose steps are all
+// known never reads an index.
+type fsState struct {
+	parent *fsState // nil for the empty file system
+	layer  *fsLayer
+
+	mu   sync.Mutex
+	made bool
+	tree tree.Tree
+}
+
+// push puts a layer on top of f. A nil layer changes nothing.
+func (f *fsState) push(l *fsLayer) *fsState {
+	if l == nil {
+		return f
+	}
+	return &fsState{parent: f, layer: l}
+}
+
+// layers returns the layers, bottom first.
+func (f *fsState) layers() []*fsLayer {
+	var out []*fsLayer
+	for ; f != nil && f.layer != nil; f = f.parent {
+		out = append(out, f.layer)
+	}
+	slices.Reverse(out)
+	return out
+}
+
+// Tree returns the file system as a value. Layers that are not here yet are
+// fetched, several at once.
+func (f *fsState) Tree(ctx context.Context, b *builder) (tree.Tree, error) {
+	if f.layer == nil {
+		return tree.Empty(), nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.made {
+		return f.tree, nil
+	}
+	if err := b.openLayers(ctx, f.layers()); err != nil {
+		return tree.Tree{}, err
+	}
+	below, err := f.parent.Tree(ctx, b)
+	if err != nil {
+		return tree.Tree{}, err
+	}
+	cs, err := f.layer.open(ctx, b)
+	if err != nil {
+		return tree.Tree{}, err
+	}
+	if f.tree, err = below.Apply(cs); err != nil {
+		return tree.Tree{}, fmt.Errorf("stack layer %s: %w", f.layer.diffID, err)
+	}
+	f.made = true
+	return f.tree, nil
+}
+
+// files returns the layers as files of tree.Encode, for a recorder process.
+func (f *fsState) files(ctx context.Context, b *builder) ([]string, error) {
+	if err := b.openLayers(ctx, f.layers()); err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, l := range f.layers() {
+		name, err := l.indexFile(ctx, b)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, name)
+	}
+	return out, nil
+}
+
+// writeIndex puts changes into a file of their own in the build's temporary
+// directory.
+func (b *builder) writeIndex(cs tree.Changes) (string, error) {
+	f, err := os.CreateTemp(b.temp, "index-")
+	if err != nil {
+		return "", fmt.Errorf("write layer index: %w", err)
+	}
+	_, err = f.Write(tree.Encode(cs))
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return "", fmt.Errorf("write layer index %s: %w", filepath.Base(f.Name()), err)
+	}
+	return f.Name(), nil
+}

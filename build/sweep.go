@@ -1,0 +1,65 @@
+package build
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"strings"
+
+	"github.com/fbuild/fbuild/exec"
+	"github.com/fbuild/fbuild/fusefs"
+	"github.com/fbuild/fbuild/snapshot"
+)
+
+const sweepChild = "sweep"
+
+// Children are the re-exec entries of a build: of the sandbox, of the recorders,
+// and of this package.
+func Children() map[string]func() int {
+	all := map[string]func() int{sweepChild: sweepMain}
+	maps.Copy(all, exec.Children())
+	maps.Copy(all, fusefs.Children())
+	maps.Copy(all, snapshot.Children())
+	return all
+}
+
+// Sweep removes directories that hold files of subordinate ids, which only
+// somebody inside their mapping may remove: what a killed build left.
+func Sweep(ctx context.Context, paths []string) (err error) {
+	box, err := exec.Open(ctx, exec.Config{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, box.Close()) }()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("sweep: %w", err)
+	}
+	said := &tail{}
+	p, err := box.Start(ctx, sweepChild, []*os.File{r}, said)
+	if err := errors.Join(err, r.Close()); err != nil {
+		return errors.Join(err, w.Close())
+	}
+	_, err = w.WriteString(strings.Join(paths, "\n"))
+	err = errors.Join(err, w.Close())
+	if werr := p.Wait(); werr != nil {
+		err = errors.Join(err, fmt.Errorf("%w: %s", werr, said))
+	}
+	return err
+}
+
+// sweepMain is the child: descriptor 3 lists what to remove, a path a line.
+func sweepMain() int {
+	sc := bufio.NewScanner(os.NewFile(3, "paths"))
+	code := 0
+	for sc.Scan() {
+		if err := snapshot.RemoveAll(sc.Text()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	return code
+}

@@ -1,0 +1,86 @@
+// Command fbuild builds container images from Dockerfiles, without a daemon and
+// without root.
+//
+// Owns: flags, the words that a person reads, exit codes. How an image is built
+// is package build's affair.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbuild/fbuild/build"
+	"github.com/fbuild/fbuild/internal/reexec"
+)
+
+// Exit codes, listed in --help.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitHost        = 3
+	exitInterrupted = 130
+)
+
+func main() {
+	reexec.Main(build.Children())
+	os.Exit(run(os.Args[1:]))
+}
+
+// errInterrupted is the cause of a context that a signal ended.
+var errInterrupted = errors.New("interrupted")
+
+func run(args []string) int {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	stop := onSignal(func() { cancel(errInterrupted) })
+	defer stop()
+	cmd := newRoot(os.Stdout, os.Stderr)
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	if errors.Is(context.Cause(ctx), errInterrupted) {
+		fmt.Fprintln(os.Stderr, "fbuild: error: interrupted")
+		return exitInterrupted
+	}
+	text, hint, code := explain(err)
+	fmt.Fprintln(os.Stderr, "fbuild: error:", text)
+	if hint != "" {
+		fmt.Fprintln(os.Stderr, "fbuild: hint:", hint)
+	}
+	return code
+}
+
+// onSignal calls fn at the first SIGINT, SIGTERM or SIGHUP; a second one ends
+// the process at once, which takes every child with it.
+func onSignal(fn func()) (stop func()) {
+	ch := make(chan os.Signal, 2)
+	signal.Notify(ch, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-ch:
+			fn()
+		case <-done:
+			return
+		}
+		select {
+		case <-ch:
+			os.Exit(exitInterrupted)
+		case <-done:
+		}
+	}()
+	return func() {
+		signal.Stop(ch)
+		close(done)
+		<-ended
+	}
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbuild/fbuild/build"
+	"github.com/fbuild/fbuild/buildctx"
+	"github.com/fbuild/fbuild/cache"
+	"github.com/fbuild/fbuild/dockerfile"
+	"github.com/fbuild/fbuild/exec"
+	"github.com/fbuild/fbuild/oci"
+	"github.com/fbuild/fbuild/progress"
+)
+
+// hintError is an error that knows what to do about it.
+type hintError struct {
+	err  error
+	hint string
+}
+
+func (e *hintError) Error() string { return e.err.Error() }
+func (e *hintError) Unwrap() error { return e.err }
+
+// withSource prints the lines of the Dockerfile that a failure is about, as
+// docker does, before the error itself.
+func (a *app) withSource(err error, f *dockerfile.File) error {
+	var step *build.StepError
+	var parse *dockerfile.ParseError
+	var box string
+	switch {
+	case errors.As(err, &step) && f != nil:
+		box = progress.SourceBox(f.Name, f.Lines, step.Location.Start, step.Location.End)
+	case errors.As(err, &parse) && f != nil && parse.Line > 0:
+		box = progress.SourceBox(f.Name, f.Lines, parse.Line, parse.EndLine)
+	}
+	if box != "" {
+		fmt.Fprint(a.stderr, box)
+	}
+	return err
+}
+
+// explain turns an error into the words and the exit code of the program.
+func explain(err error) (text, hint string, code int) {
+	var usage *usageError
+	switch {
+	case errors.As(err, &usage):
+		return err.Error(), hintOf(err), exitUsage
+	case errors.Is(err, exec.ErrUnavailable), errors.Is(err, errDoctor):
+		return err.Error(), "fbuild doctor says what this host can do", exitHost
+	case errors.Is(err, cache.ErrUnsuitable):
+		return err.Error(), "choose another directory with --root", exitHost
+	}
+	text = err.Error()
+	var step *build.StepError
+	var parse *dockerfile.ParseError
+	if errors.As(err, &step) && !errors.As(err, &parse) {
+		text = fmt.Sprintf("failed to build: line %d: %s: %v", step.Location.Start, oneLine(step.Instruction), err)
+	}
+	return text, hintOf(err), exitFailed
+}
+
+// oneLine shortens an instruction for a message.
+func oneLine(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > 100 {
+		s = strings.ToValidUTF8(s[:97], "") + "..."
+	}
+	return s
+}
+
+// hintOf says what to do about an error, where that is known.
+func hintOf(err error) string {
+	var (
+		known  *hintError
+		parse  *dockerfile.ParseError
+		target *dockerfile.TargetError
+		unsup  *dockerfile.Unsupported
+		file   *buildctx.PathError
+		exit   *exec.ExitError
+	)
+	switch {
+	case errors.As(err, &known):
+		return known.hint
+	case errors.As(err, &unsup) && unsup.Hint != "":
+		return unsup.Hint
+	case errors.As(err, &parse) && parse.Hint != "":
+		return parse.Hint
+	case errors.As(err, &target) && target.Hint != "":
+		return target.Hint
+	case errors.As(err, &file) && file.Hint != "":
+		return file.Hint
+	case errors.Is(err, oci.ErrUnauthorized):
+		return "log in first: credentials are read from ~/.docker/config.json, or from the directory in $DOCKER_CONFIG"
+	case errors.Is(err, oci.ErrUnreachable):
+		return "is the registry's name right and the network there? A registry without TLS needs --insecure HOST"
+	case errors.Is(err, oci.ErrDigest):
+		return "the bytes are not what they are said to be: a damaged copy or a tampered registry; nothing of it was used"
+	case errors.Is(err, oci.ErrNotFound):
+		return "check the name and the tag"
+	case errors.Is(err, build.ErrNoSource):
+		return "the path is relative to the build context; is it excluded by .dockerignore?"
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return "make room, or free what the store no longer needs with: fbuild cache prune"
+	case errors.As(err, &exit) && exit.Signal == int(unix.SIGKILL):
+		return "the command was killed from outside; is there enough memory?"
+	case errors.As(err, &exit) && exit.Code == 127:
+		return "is the program installed in the image, and is PATH right?"
+	case errors.Is(err, fs.ErrPermission):
+		return "the caller may not do this; look at the owner and mode of the file"
+	}
+	return ""
+}
