@@ -49,6 +49,7 @@ type contentIndex struct {
 	opened   time.Time // zero: not asked for yet
 	db       *badger.DB
 	unlock   func()
+	sums     map[string]fileSum // of the files as they were opened
 	off      bool // something went wrong: not asked again
 	discard  bool // it was wrong in itself: removed on close
 	closed   bool
@@ -120,8 +121,13 @@ func (x *contentIndex) openDB() (*badger.DB, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	db, err := openBadger(x.dir)
+	var db *badger.DB
+	x.sums, err = takeSums(x.dir)
+	if err == nil {
+		db, err = openBadger(x.dir)
+	}
 	if err != nil {
+		x.sums = nil
 		if err = os.RemoveAll(x.dir); err == nil {
 			db, err = openBadger(x.dir)
 		}
@@ -161,8 +167,7 @@ func openBadger(dir string) (db *badger.DB, err error) {
 		WithCompression(options.None).
 		WithBlockCacheSize(0).
 		WithDetectConflicts(false).
-		WithSyncWrites(false).
-		WithChecksumVerificationMode(options.OnTableAndBlockRead)
+		WithSyncWrites(false)
 	return badger.Open(o)
 }
 
@@ -402,9 +407,9 @@ func (x *contentIndex) shut() {
 		x.flushing = x.pending
 		x.flush(x.db)
 	}
-	err := x.closeDB()
-	if err != nil || x.discard {
-		_ = os.RemoveAll(x.dir) // opening it will fail or succeed, both are fine
+	// Without its sums the index is thrown away by whoever opens it next.
+	if err := x.closeDB(); err == nil && !x.discard {
+		_ = giveSums(x.dir, x.sums)
 	}
 	x.unlock()
 }
