@@ -1,0 +1,18 @@
+package snapshot
+
+import (
+	"os"
+	"testing"
+
+	"github.com/fbuild/fbuild/internal/recorder"
+	"github.com/fbuild/fbuild/internal/testenv"
+	"github.com/fbuild/fbuild/tree/recordertest"
+)
+
+func TestMain(m *testing.M) { os.Exit(testenv.InUserNS(m, recordertest.Children())) }
+
+// LAWS 12, 13, 14, 16, 22, 24, 25, 26: see recordertest.
+func TestLaws(t *testing.T) {
+	testenv.NeedUserNS(t)
+	recordertest.All(t, func(*testing.T) recorder.Backend { return New(Options{}) })
+}
