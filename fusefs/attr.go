@@ -78,7 +78,9 @@ func (s *step) setOwner(i *inode, in *fuse.SetAttrIn) {
 
 // killPrivileges takes file capabilities away and, if ids, the setuid bit and
 // the setgid bit of an executable (KILLPRIV_V2 leaves that to the server).
-func (s *step) killPrivileges(i *inode, ids bool) {
+// It reports whether that changed the mode.
+func (s *step) killPrivileges(i *inode, ids bool) bool {
+	before := i.mode
 	if ids {
 		i.mode &^= unix.S_ISUID
 		if i.mode&unix.S_IXGRP != 0 {
@@ -86,6 +88,7 @@ func (s *step) killPrivileges(i *inode, ids bool) {
 		}
 	}
 	i.xattrs = without(i.xattrs, capability)
+	return i.mode != before
 }
 
 func setTime(t *tree.Time, now tree.Time, set, toNow bool, sec uint64, nsec uint32) {

@@ -156,10 +156,14 @@ func (s *step) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, 
 // wrote notes that bytes up to end were written. The caller holds the contents.
 func (s *step) wrote(i *inode, end int64, killIDs bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.touched(i)
 	i.size = max(i.size, end)
-	s.killPrivileges(i, killIDs)
+	killed := s.killPrivileges(i, killIDs)
+	s.mu.Unlock()
+	if killed {
+		// The kernel asks for time and size again after a write, not for the mode.
+		s.server.InodeNotify(i.id, -1, 0)
+	}
 }
 
 // writeError is what the program is told. An error that no program sees, or that

@@ -138,6 +138,7 @@ type step struct {
 	parent tree.Tree
 	packs  *pack.Set
 	spool  *spool
+	server *fuse.Server
 	served chan struct{} // closed when the server saw ENODEV
 
 	mu       sync.Mutex
@@ -176,6 +177,9 @@ func (s *step) fail(err error) {
 
 // String names the file system in mount tables.
 func (s *step) String() string { return "fbuild" }
+
+// Init is called before the first request.
+func (s *step) Init(server *fuse.Server) { s.server = server }
 
 // logWriter passes go-fuse's log on and turns a dead reader into a failure.
 type logWriter struct {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/fbuild/fbuild/internal/reexec"
 	"github.com/fbuild/fbuild/internal/testenv"
 	"github.com/fbuild/fbuild/tree"
+	"github.com/fbuild/fbuild/tree/recordertest"
 )
 
 // posixVar names the directory in which a second run of this binary holds go-fuse's laws.
@@ -27,7 +29,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(posixVar) != "" {
 		os.Exit(m.Run())
 	}
-	os.Exit(testenv.InUserNS(m, map[string]func() int{"test-in": runIn, "recorder-fuse": serve}))
+	children := map[string]func() int{"test-in": runIn}
+	maps.Copy(children, Children())
+	maps.Copy(children, recordertest.Children())
+	os.Exit(testenv.InUserNS(m, children))
 }
 
 // runIn enters a root that another process serves (chroot or chdir) and becomes a command. The serving process must not do that itself:
