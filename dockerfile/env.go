@@ -104,22 +104,27 @@ func (m *meter) Get(k string) (string, bool) {
 	return v, ok
 }
 
-var replaceAllSyntax = regexp.MustCompile(`\$\{[A-Za-z0-9_]+//`)
+// maxNesting bounds ${a:-${b:-...}}: BuildKit's lexer calls itself for each level, and an overflow of Go's stack kills
+// the process.
+const maxNesting = 1000
 
-// replaceDepth counts how deep ${x//a/b} can be nested in WORD.
-func replaceDepth(word string) int {
+var replaceAllSyntax = regexp.MustCompile(`^\$\{[A-Za-z0-9_]+//`)
+
+// replaceDepth counts how deep ${x//a/b} can be nested in WORD; it fails when any braces are nested too deep.
+func replaceDepth(word string) (int, error) {
 	depth, deepest := 0, 0
 	var open []bool
 	for i := 0; i < len(word); i++ {
 		switch {
 		case strings.HasPrefix(word[i:], "${"):
-			all := replaceAllSyntax.FindStringIndex(word[i:])
-			is := all != nil && all[0] == 0
-			if is {
+			all := replaceAllSyntax.MatchString(word[i:])
+			if all {
 				depth++
 				deepest = max(deepest, depth)
 			}
-			open = append(open, is)
+			if open = append(open, all); len(open) > maxNesting {
+				return 0, fmt.Errorf("expand %.80q: nested deeper than %d: %w", word, maxNesting, ErrTooLarge)
+			}
 		case word[i] == '}' && len(open) > 0:
 			if open[len(open)-1] {
 				depth--
@@ -127,18 +132,29 @@ func replaceDepth(word string) int {
 			open = open[:len(open)-1]
 		}
 	}
-	return deepest
+	return deepest, nil
+}
+
+func newMeter(word string, vars *env) (*meter, error) {
+	depth, err := replaceDepth(word)
+	return &meter{env: vars, word: len(word), depth: depth}, err
 }
 
 // expand replaces the variables of WORD and tells which names it found and which it did not.
 func expand(lex *shell.Lex, word string, vars *env) (shell.ProcessWordResult, error) {
-	m := &meter{env: vars, word: len(word), depth: replaceDepth(word)}
+	m, err := newMeter(word, vars)
+	if err != nil {
+		return shell.ProcessWordResult{}, err
+	}
 	res, err := lex.ProcessWordWithMatches(word, m)
 	return res, m.check(word, res.Result, err)
 }
 
 func expandWords(lex *shell.Lex, word string, vars *env) ([]string, error) {
-	m := &meter{env: vars, word: len(word), depth: replaceDepth(word)}
+	m, err := newMeter(word, vars)
+	if err != nil {
+		return nil, err
+	}
 	words, err := lex.ProcessWords(word, m)
 	return words, m.check(word, strings.Join(words, " "), err)
 }

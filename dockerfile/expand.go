@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
@@ -327,24 +328,29 @@ func (s *Scope) commandLine(m *meta, inShell bool, args []string) []string {
 func (s *Scope) CreatedBy(in Instruction) string {
 	switch c := in.(type) {
 	case *Run:
-		return "RUN " + s.runPrefix() + strings.Join(c.Args, " ") + " # buildkit"
+		words := []string{"RUN"}
+		if args := s.Args(); len(args) > 0 {
+			words = append(words, joinPairs("|"+strconv.Itoa(len(args)), args))
+		}
+		return strings.Join(append(append(words, c.Args...), "# buildkit"), " ")
 	case *Copy:
 		return c.createdBy("COPY")
 	case *Add:
 		return c.createdBy("ADD")
 	case *Env:
-		return "ENV" + joinPairs(c.Pairs)
+		return joinPairs("ENV", c.Pairs)
 	case *Label:
-		return "LABEL" + joinPairs(c.Pairs)
+		return joinPairs("LABEL", c.Pairs)
 	case *Arg:
-		text := "ARG"
+		words := []string{"ARG"}
 		for _, a := range c.Args {
-			text += " " + a.Key
+			word := a.Key
 			if a.Set {
-				text += "=" + a.Value
+				word += "=" + a.Value
 			}
+			words = append(words, word)
 		}
-		return text
+		return strings.Join(words, " ")
 	case *Workdir:
 		return "WORKDIR " + c.Path
 	case *User:
@@ -370,26 +376,24 @@ func (s *Scope) CreatedBy(in Instruction) string {
 }
 
 func (t *Transfer) createdBy(keyword string) string {
-	text := keyword
+	words := []string{keyword}
 	if t.Chown != "" {
-		text += " --chown=" + t.Chown
+		words = append(words, "--chown="+t.Chown)
 	}
 	if t.Chmod != "" {
-		text += " --chmod=" + t.Chmod
+		words = append(words, "--chmod="+t.Chmod)
 	}
-	for _, src := range t.Sources {
-		text += " " + src
-	}
+	words = append(words, t.Sources...)
 	for _, h := range t.Heredocs {
-		text += " <<" + h.Name
+		words = append(words, "<<"+h.Name)
 	}
-	return text + " " + t.Dest + " # buildkit"
+	return strings.Join(append(words, t.Dest, "# buildkit"), " ")
 }
 
-func joinPairs(pairs []KeyValue) string {
-	text := ""
+func joinPairs(first string, pairs []KeyValue) string {
+	words := []string{first}
 	for _, kv := range pairs {
-		text += " " + kv.Key + "=" + kv.Value
+		words = append(words, kv.Key+"="+kv.Value)
 	}
-	return text
+	return strings.Join(words, " ")
 }

@@ -93,8 +93,12 @@ func validate(name string, src []byte) error {
 	case bytes.HasPrefix(src, []byte{0xFF, 0xFE}), bytes.HasPrefix(src, []byte{0xFE, 0xFF}):
 		return fail(1, "save the file as UTF-8", "the Dockerfile is UTF-16")
 	}
+	nested := 0
 	for i, line := range bytes.Split(src, []byte("\n")) {
+		nested = nesting(nested, line)
 		switch {
+		case nested > maxNesting:
+			return fail(i+1, "", "braces nested deeper than %d: %w", maxNesting, ErrTooLarge)
 		case len(line) >= maxLine:
 			return fail(i+1, "move the text to a file and COPY it", "dockerfile line greater than max allowed size of %d", maxLine)
 		case bytes.HasPrefix(bytes.TrimSpace(line), []byte("#")):
@@ -106,6 +110,27 @@ func validate(name string, src []byte) error {
 		}
 	}
 	return nil
+}
+
+// nesting counts the open "${" at the end of LINE, where OPEN are open before it; lines that are continued go on.
+func nesting(open int, line []byte) int {
+	deepest := open
+	for i := range line {
+		switch {
+		case line[i] == '{' && i > 0 && line[i-1] == '$':
+			open++
+			deepest = max(deepest, open)
+		case line[i] == '}' && open > 0:
+			open--
+		}
+	}
+	if deepest > maxNesting {
+		return deepest
+	}
+	if end := bytes.TrimRight(line, " \t\r"); bytes.HasSuffix(end, []byte("\\")) || bytes.HasSuffix(end, []byte("`")) {
+		return open
+	}
+	return 0
 }
 
 func splitLines(src []byte) []string {

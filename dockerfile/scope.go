@@ -3,7 +3,6 @@ package dockerfile
 import (
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
@@ -229,17 +228,4 @@ func summary(doc string) string {
 		first += "..."
 	}
 	return first
-}
-
-// runPrefix is the "|2 A=1 B=2" that history shows before the command of a RUN.
-func (s *Scope) runPrefix() string {
-	args := s.Args()
-	if len(args) == 0 {
-		return ""
-	}
-	out := "|" + strconv.Itoa(len(args))
-	for _, kv := range args {
-		out += " " + kv.Key + "=" + kv.Value
-	}
-	return out + " "
 }

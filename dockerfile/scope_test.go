@@ -335,12 +335,15 @@ func TestWorkIsBounded(t *testing.T) {
 		return b.String() + " z=1"
 	}
 	for name, src := range map[string]string{
-		"stages":      strings.Repeat("FROM a\n", 500_000),
-		"triggers":    "FROM a AS b\n" + strings.Repeat("ONBUILD RUN x\n", 9000) + strings.Repeat("FROM b\n", 9000),
-		"variables":   "FROM a\n" + names("ENV") + "\n",
-		"arguments":   "FROM a\n" + names("ARG") + "\n",
-		"same":        "FROM a\nARG" + strings.Repeat(" a", 25_000) + "\n",
-		"global ARGs": names("ARG") + "\nFROM a\n",
+		"stages":                     strings.Repeat("FROM a\n", 30_000),
+		"triggers":                   "FROM a AS b\n" + strings.Repeat("ONBUILD RUN x\n", 5000) + strings.Repeat("FROM b\n", 5000),
+		"variables":                  "FROM a\n" + names("ENV") + "\n",
+		"arguments":                  "FROM a\n" + names("ARG") + "\n",
+		"same":                       "FROM a\nARG" + strings.Repeat(" a", 25_000) + "\n",
+		"global ARGs":                names("ARG") + "\nFROM a\n",
+		"nesting":                    "FROM a\nENV A=" + strings.Repeat("${a:-", 10_000) + "\n",
+		"nesting in continued lines": "FROM a\nRUN <<x " + strings.Repeat(strings.Repeat("${a:-", 900)+"\\\n", 20) + "\n",
+		"nesting in a document":      "FROM a\nCOPY <<x /y\n" + strings.Repeat(strings.Repeat("${a:-", 900)+"\n", 20) + "x\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, err := Parse("Dockerfile", []byte(src), Options{})
