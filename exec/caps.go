@@ -13,7 +13,7 @@ var capabilities = []uint{
 	unix.CAP_SETUID, unix.CAP_SETFCAP, unix.CAP_SETPCAP, unix.CAP_NET_BIND_SERVICE, unix.CAP_SYS_CHROOT, unix.CAP_KILL, unix.CAP_AUDIT_WRITE,
 }
 
-// confine leaves the calling thread, and what is forked from it, with docker's capabilities and seccomp filter. no_new_privs stays off (LAWS 35), so the filter
+// confine leaves the calling thread, and what is forked from it, with docker's capabilities and seccomp filter, and out of reach of the abstract sockets of others. no_new_privs stays off (LAWS 35), so the filter
 // goes in while CAP_SYS_ADMIN is held.
 func confine() error {
 	var keep uint64
@@ -35,6 +35,9 @@ func confine() error {
 			return fmt.Errorf("drop capability %d: %w", c, err)
 		}
 	}
+	if err := scopeSockets(); err != nil {
+		return err
+	}
 	if err := installSeccomp(); err != nil {
 		return err
 	}
@@ -54,6 +57,27 @@ func installSeccomp() error {
 	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
 	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&fprog))); errno != 0 {
 		return fmt.Errorf("install seccomp filter: %w", errno)
+	}
+	return nil
+}
+
+// scopedABI is the version of Landlock that has scopes (Linux 6.12).
+const scopedABI = 6
+
+// scopeSockets cuts off the abstract unix sockets outside, which the host's network namespace would show, where the kernel can (LAWS 36).
+func scopeSockets() error {
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 || abi < scopedABI {
+		return nil // no Landlock, or an older one: the package comment says what remains reachable
+	}
+	attr := unix.LandlockRulesetAttr{Scoped: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET}
+	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
+	if errno != 0 {
+		return fmt.Errorf("create landlock ruleset: %w", errno)
+	}
+	defer unix.Close(int(fd))
+	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0); errno != 0 {
+		return fmt.Errorf("apply landlock ruleset: %w", errno)
 	}
 	return nil
 }

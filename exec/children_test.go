@@ -3,10 +3,14 @@ package exec
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
 )
 
 // testEcho copies what comes from descriptor 3 back to it, in upper case, and says on stderr who it is.
@@ -65,4 +69,72 @@ func testLimited() int {
 	fmt.Println(errors.Is(err, ErrUnavailable), err)
 	fmt.Println(Probe(context.Background()).Err)
 	return 0
+}
+
+// testScope connects to the abstract socket that its standard input names, before and after confine.
+func testScope() int {
+	runtime.LockOSThread()
+	name, err := io.ReadAll(os.NewFile(3, "socket"))
+	if err != nil {
+		return 1
+	}
+	connect := func() error {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Connect(fd, &unix.SockaddrUnix{Name: string(name)})
+	}
+	before := connect()
+	err = confine()
+	fmt.Fprintf(os.Stderr, "before %v, confine %v, after %v", before, err, connect())
+	return 0
+}
+
+// testSetcap gives the file named by descriptor 3 the file capability CAP_NET_RAW, in the form that setcap writes in a container.
+func testSetcap() int {
+	var data [20]byte
+	binary.LittleEndian.PutUint32(data[0:], 0x02000000|1)
+	binary.LittleEndian.PutUint32(data[4:], 1<<unix.CAP_NET_RAW)
+	if err := unix.Fsetxattr(3, "security.capability", data[:], 0); err != nil {
+		fmt.Fprint(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// testSetattrOld binds a tree of two mounts and makes it read-only as kernels before 5.12 have to.
+func testSetattrOld() int {
+	dir := os.Args[1]
+	for _, step := range []func() error{
+		func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") },
+		func() error { return unix.Mount("tmpfs", dir, "tmpfs", 0, "") },
+		func() error { return os.Mkdir(dir+"/a b", 0o755) },
+		func() error { return unix.Mount("tmpfs", dir+"/a b", "tmpfs", unix.MS_NOSUID, "") },
+		func() error { return setattrOldAt(dir) },
+	} {
+		if err := step(); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+	}
+	for _, d := range []string{dir, dir + "/a b"} {
+		var st unix.Statfs_t
+		if err := unix.Statfs(d, &st); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		fmt.Printf("ro %v nodev %v nosuid %v\n", st.Flags&unix.ST_RDONLY != 0, st.Flags&unix.ST_NODEV != 0, st.Flags&unix.ST_NOSUID != 0)
+	}
+	return 0
+}
+
+func setattrOldAt(dir string) error {
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return setattrOld(fmt.Sprintf("/proc/self/fd/%d", fd), unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV, true)
 }

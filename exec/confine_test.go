@@ -1,7 +1,10 @@
 package exec
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -75,6 +78,9 @@ func TestRunRefuses(t *testing.T) {
 		{"write to /proc/sys", "echo x > /proc/sys/kernel/hostname", "Read-only"},
 		{"write to /sys", "mkdir /sys/kernel/x", "Read-only|permitted"},
 		{"device", "mknod /tmp/sda b 8 0 && cat /tmp/sda", "permitted|denied"},
+		{"mode of a device of the host", "chmod 600 /dev/null", "Read-only"},
+		{"owner of a device of the host", "chown 0:0 /dev/zero", "Read-only"},
+		{"time of a device of the host", "touch -d 2000-01-01 /dev/full", "Read-only"},
 		{"terminal", "cat /dev/tty", "No such device"},
 		{"init's binary", "cat /proc/1/exe >/dev/null", "denied"},
 		{"init's binary by thread", "cat /proc/1/task/1/exe >/dev/null", "denied"},
@@ -197,5 +203,88 @@ func TestUnavailable(t *testing.T) {
 	var host *reexec.HostError
 	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, unix.ENOSPC) || !errors.As(err, &host) || host.Cure == "" {
 		t.Errorf("got %v, want ErrUnavailable with a cure", err)
+	}
+}
+
+// As real root the null device is the host's: what is no pipe of ours is not given to the user of the command.
+func TestRunKeepsOwnerOfNull(t *testing.T) {
+	testenv.NeedRoot(t)
+	f := newFixture(t)
+	spec := f.spec("true")
+	spec.UID, spec.GID = 1000, 1000
+	if err := f.s.Run(context.Background(), spec); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat("/dev/null", &st); err != nil || st.Uid != 0 {
+		t.Errorf("owner of /dev/null: got %d, %v, want 0", st.Uid, err)
+	}
+}
+
+// LAWS 35: file capabilities work.
+func TestRunFileCapabilities(t *testing.T) {
+	f := newFixture(t)
+	if f.s.Isolation() == "single" {
+		t.Skip("one id only")
+	}
+	name := f.root + "/work/cat"
+	copyFile(t, f.root+"/bin/busybox", name)
+	file, err := os.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var said strings.Builder
+	p, err := f.s.Start(context.Background(), "test-setcap", []*os.File{file}, &said)
+	if err == nil {
+		err = p.Wait()
+	}
+	if err != nil {
+		t.Fatalf("set file capability: %v %s", err, said.String())
+	}
+	spec := f.spec("/work/cat", "/proc/self/status")
+	spec.UID, spec.GID = 1000, 1000
+	out, err := f.run(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := status(out)["CapEff"], "0000000000002000"; got != want {
+		t.Errorf("effective capabilities: got %s, want %s (CAP_NET_RAW)", got, want)
+	}
+}
+
+// LAWS 36
+func TestAbstractSocketsAreScoped(t *testing.T) {
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 || abi < scopedABI {
+		t.Skip("this kernel has no Landlock scopes")
+	}
+	s := open(t, Config{})
+	name := fmt.Sprintf("@fbuild-test-%d", os.Getpid())
+	l, err := net.Listen("unix", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ours, theirs := pair(t)
+	var said strings.Builder
+	p, err := s.Start(context.Background(), "test-scope", []*os.File{theirs}, &said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ours.Write([]byte(name)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(theirs.Close(), ours.CloseWrite(), p.Wait()); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := said.String(), "before <nil>, confine <nil>, after operation not permitted"; got != want {
+		t.Errorf("connect: got %q, want %q", got, want)
+	}
+}
+
+func TestSetattrOld(t *testing.T) {
+	if got, want := runMapped(t, false, "test-setattr", t.TempDir()), "ro true nodev true nosuid false\nro true nodev true nosuid true\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -11,8 +11,8 @@
 // Constant for every command: umask 0022, resource limits (as far as the host's hard limits go), stdin /dev/null, signal dispositions and mask, a session of its own
 // without a terminal, docker's fourteen capabilities, docker's seccomp rules.
 //
-// What the host's network leaves reachable: with Network "host" a command shares the caller's network namespace, so it reaches services on localhost, abstract
-// unix sockets, and a cloud's metadata address, as the caller itself does. Network "none" has a loopback device and nothing else.
+// What the host's network leaves reachable: with Network "host" a command shares the caller's network namespace, so it reaches services on localhost and a
+// cloud's metadata address, as the caller itself does; abstract unix sockets of others too on kernels before 6.12 (from then on Landlock's scope keeps it from them). Network "none" has a loopback device and nothing else.
 // With a single id the supplementary groups of the caller stay in effect, since the kernel refuses setgroups there.
 //
 // Lock order: Sandbox.mu alone; keeper.mu alone.

@@ -108,9 +108,21 @@ func prepareInit(j job) error {
 	if err := resetSignals(); err != nil {
 		return err
 	}
+	return giveOutput(int(j.UID), int(j.GID))
+}
+
+// giveOutput makes the user of the command the owner of its output pipes, so that it can open /dev/stdout, as in docker. Nothing else is given away: the null
+// device is the host's.
+func giveOutput(uid, gid int) error {
 	for _, fd := range []int{1, 2} {
-		// So that the user of the command can open /dev/stdout, as in docker. A pipe that cannot be given away still works as a descriptor.
-		if err := unix.Fchown(fd, int(j.UID), int(j.GID)); err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return fmt.Errorf("look at output: %w", err)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFIFO {
+			continue
+		}
+		if err := unix.Fchown(fd, uid, gid); err != nil {
 			return fmt.Errorf("give away output: %w", err)
 		}
 	}

@@ -63,7 +63,12 @@ func (r *root) mountDev(ttyGroupExists bool) error {
 		return err
 	}
 	for _, name := range devices {
-		if err := r.bind("/dev/"+name, "/dev/"+name); err != nil {
+		// Read-only leaves the device writable, but not its mode and owner: as real root those would be the host's.
+		err := r.bind("/dev/"+name, "/dev/"+name)
+		if err == nil {
+			err = r.restrict("/dev/"+name, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, false)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -108,6 +113,9 @@ func (r *root) mask() error {
 			}
 			return unix.Mount("/dev/null", at, "", unix.MS_BIND, "")
 		})
+		if err == nil {
+			err = r.restrict(p, unix.MOUNT_ATTR_RDONLY, false)
+		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("mask %s: %w", p, err)
 		}
