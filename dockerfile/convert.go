@@ -63,7 +63,7 @@ func (f *File) convert(st *Stage, cmd instructions.Command) (Instruction, error)
 			StartPeriod: c.Health.StartPeriod, StartInterval: c.Health.StartInterval, Retries: c.Health.Retries,
 		}}, nil
 	case *instructions.OnbuildCommand:
-		return f.convertOnBuild(st, m, c)
+		return f.convertOnBuild(m, c)
 	case *instructions.MaintainerCommand:
 		return &Maintainer{meta: m, Author: c.Maintainer}, nil
 	}
@@ -219,7 +219,7 @@ func (f *File) checkCopy(m meta, t Transfer) error {
 	return nil
 }
 
-func (f *File) convertOnBuild(st *Stage, m meta, c *instructions.OnbuildCommand) (Instruction, error) {
+func (f *File) convertOnBuild(m meta, c *instructions.OnbuildCommand) (Instruction, error) {
 	// The trigger runs in another build, perhaps by another builder: only its grammar is ours to judge.
 	cmd, err := parseTrigger(c.Expression, m.loc)
 	if err != nil {

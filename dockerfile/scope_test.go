@@ -244,7 +244,7 @@ func TestScopeRules(t *testing.T) {
 	}
 }
 
-// LAWS: the key of a RUN must not depend on a proxy.
+// A proxy is in neither the key nor the history of a RUN.
 func TestProxiesAreNoKey(t *testing.T) {
 	key := func(args map[string]string) []string {
 		f := mustParse(t, Options{BuildArgs: args}, "FROM b", "ARG A=1")
