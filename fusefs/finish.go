@@ -149,7 +149,7 @@ type merger struct {
 // memory can differ; elsewhere everything in it is new.
 func (m *merger) dir(d *inode, p string, inPlace bool) error {
 	if d.dirty || !inPlace {
-		if err := m.e.Put(p, m.s.node(d)); err != nil {
+		if err := m.e.Put(p, m.node(d, p)); err != nil {
 			return err
 		}
 	}
@@ -216,7 +216,7 @@ func (m *merger) putFiles() error {
 			continue
 		}
 		names := m.files[i]
-		if err := m.e.Put(names[0], m.s.node(i)); err != nil {
+		if err := m.e.Put(names[0], m.node(i, names[0])); err != nil {
 			return err
 		}
 		for _, p := range names[1:] {
@@ -226,6 +226,27 @@ func (m *merger) putFiles() error {
 		}
 	}
 	return nil
+}
+
+// node is step.node without the attributes that no layer may bring in.
+func (m *merger) node(i *inode, p string) tree.Node {
+	n := m.s.node(i)
+	n.Xattrs = slices.DeleteFunc(n.Xattrs, func(x tree.Xattr) bool {
+		if !stripped(x.Name) {
+			return false
+		}
+		if i.base != nil {
+			if v, ok := i.base.Xattr(x.Name); ok && v == x.Value {
+				return false
+			}
+		}
+		m.notes = append(m.notes, fmt.Sprintf("left out xattr %s of %q: an image can't hold one", x.Name, "/"+p))
+		return true
+	})
+	if len(n.Xattrs) == 0 {
+		n.Xattrs = nil
+	}
+	return n
 }
 
 var treeKinds = map[uint32]tree.Kind{
@@ -239,9 +260,6 @@ func (s *step) node(i *inode) tree.Node {
 	n := tree.Node{
 		Kind: treeKinds[i.kind], Mode: i.mode, UID: i.uid, GID: i.gid, Mtime: i.mtime,
 		Size: i.size, Target: i.target, Major: i.major, Minor: i.minor, Xattrs: slices.Clone(i.xattrs),
-	}
-	if len(n.Xattrs) == 0 {
-		n.Xattrs = nil
 	}
 	if i.base == nil || i.mtime != i.base.Mtime {
 		n.Mtime = n.Mtime.Truncate()

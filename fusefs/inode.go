@@ -30,7 +30,7 @@ type inode struct {
 	home     *inode     // of a directory: its parent; else where base stands
 	homeName string
 	dirty    bool // may differ from base
-	stub     bool // shown for a mount, nobody changed it
+	stub     bool // shown for a mount
 	lookups  uint64
 
 	dir  *directory
@@ -133,7 +133,7 @@ func (s *step) now() tree.Time {
 
 // changed notes that i's attributes are no longer the parent's.
 func (s *step) changed(i *inode) {
-	i.ctime, i.dirty, i.stub = s.now(), true, false
+	i.ctime, i.dirty = s.now(), true
 }
 
 // touched notes that a name in directory i changed.

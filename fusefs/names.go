@@ -1,6 +1,8 @@
 package fusefs
 
 import (
+	"strings"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
@@ -8,10 +10,24 @@ import (
 // maxTarget is the longest link target that every unpacker takes (LAWS 21).
 const maxTarget = 4095
 
+// whiteoutPrefix starts the names that mean something else in a layer.
+const whiteoutPrefix = ".wh."
+
+// nameable refuses names that no image can hold (LAWS 21, 24).
+func nameable(name string) fuse.Status {
+	switch {
+	case len(name) > maxName:
+		return fuse.Status(unix.ENAMETOOLONG)
+	case strings.HasPrefix(name, whiteoutPrefix):
+		return fuse.EINVAL
+	}
+	return fuse.OK
+}
+
 // make enters a new inode as name in the directory that h names.
 func (s *step) make(h *fuse.InHeader, name string, kind, mode uint32) (*inode, fuse.Status) {
-	if len(name) > maxName {
-		return nil, fuse.Status(unix.ENAMETOOLONG)
+	if st := nameable(name); st != fuse.OK {
+		return nil, st
 	}
 	d, st := s.directory(h.NodeId)
 	if st != fuse.OK {
@@ -98,8 +114,8 @@ func (s *step) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Statu
 
 // Link is link(2).
 func (s *step) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
-	if len(name) > maxName {
-		return fuse.Status(unix.ENAMETOOLONG)
+	if st := nameable(name); st != fuse.OK {
+		return st
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,6 +136,7 @@ func (s *step) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.E
 	}
 	d.attach(name, c)
 	c.nlink++
+	c.stub = false
 	s.changed(c)
 	s.touched(d)
 	return s.entry(c, out)
@@ -175,8 +192,8 @@ func (s *step) unlinked(c *inode) *inode {
 
 // Rename is renameat2(2), with RENAME_NOREPLACE and RENAME_EXCHANGE.
 func (s *step) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.Status {
-	if len(to) > maxName {
-		return fuse.Status(unix.ENAMETOOLONG)
+	if st := nameable(to); st != fuse.OK {
+		return st
 	}
 	if in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
 		return fuse.EINVAL
@@ -206,12 +223,17 @@ func (s *step) renameLocked(in *fuse.RenameIn, from, to string) (*inode, fuse.St
 	}
 	var gone *inode
 	if exchange {
+		if st := nameable(from); st != fuse.OK {
+			return nil, st
+		}
 		a.attach(from, old)
+		old.stub = false
 		s.changed(old)
 	} else {
 		a.detach(from)
 	}
 	b.attach(to, c)
+	c.stub = false
 	s.changed(c)
 	s.touched(a)
 	if b != a {

@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fbuild/fbuild/internal/recorder"
-	"github.com/fbuild/fbuild/tree"
 )
 
 // addStubs shows what mounts need and the tree lacks (LAWS 25). No time of a
@@ -19,7 +18,7 @@ func (s *step) addStubs(stubs []recorder.Stub) error {
 	for _, stub := range stubs {
 		path, _, err := s.parent.Resolve(stub.Path)
 		if err != nil {
-			return fmt.Errorf("make mount point: %w", err)
+			return fmt.Errorf("make mount point %q: %w", stub.Path, err)
 		}
 		if err := s.addStub(path, stub.Dir); err != nil {
 			return fmt.Errorf("make mount point %q: %w", stub.Path, err)
@@ -29,11 +28,11 @@ func (s *step) addStubs(stubs []recorder.Stub) error {
 }
 
 func (s *step) addStub(path string, dir bool) error {
+	if path == "" {
+		return nil
+	}
 	d := s.rootDir
 	names := strings.Split(path, "/")
-	if path == "" {
-		names = nil
-	}
 	for k, name := range names {
 		wantDir := dir || k < len(names)-1
 		c := s.child(d, name)
@@ -42,7 +41,7 @@ func (s *step) addStub(path string, dir bool) error {
 			d.attach(name, c)
 		}
 		if wantDir != (c.dir != nil) {
-			return fmt.Errorf("%q is not what a mount needs there", tree.Join(path, ""))
+			return fmt.Errorf("the image has another kind of file at %q", strings.Join(names[:k+1], "/"))
 		}
 		d = c
 	}
@@ -55,12 +54,11 @@ func (s *step) newStub(dir bool) *inode {
 		kind, mode = unix.S_IFDIR, 0o755
 	}
 	c := s.newInode(kind, mode, fuse.Owner{})
-	c.mtime, c.ctime, c.atime = tree.Time{}, tree.Time{}, tree.Time{}
 	c.stub = true
 	return c
 }
 
-// untouched reports whether i is a stub in which nothing was put.
+// untouched reports whether i is a stub in which nothing stands but stubs.
 func (i *inode) untouched() bool {
 	if !i.stub {
 		return false

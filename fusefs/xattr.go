@@ -25,8 +25,17 @@ func without(list []tree.Xattr, name string) []tree.Xattr {
 }
 
 // hidden tells which attributes a RUN can't use: the kernel refuses POSIX ACLs
-// on a FUSE mount of a user namespace. What the parent has is kept.
-func hidden(name string) bool { return strings.HasPrefix(name, "system.") }
+// on a FUSE mount of a user namespace, and labels of security modules are the
+// host's. What the parent has is kept.
+func hidden(name string) bool {
+	return strings.HasPrefix(name, "system.") || strings.HasPrefix(name, "security.") && name != capability
+}
+
+// stripped tells which attributes a layer must not bring in: overlayfs would
+// take them for its own (LAWS 24).
+func stripped(name string) bool {
+	return strings.HasPrefix(name, "user.overlay.") || strings.HasPrefix(name, "trusted.overlay.")
+}
 
 // GetXAttr is getxattr(2).
 func (s *step) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
