@@ -50,8 +50,8 @@ type contentIndex struct {
 	db       *badger.DB
 	unlock   func()
 	sums     map[string]fileSum // of the files as they were opened
-	off      bool // something went wrong: not asked again
-	discard  bool // it was wrong in itself: removed on close
+	off      bool               // something went wrong: not asked again
+	discard  bool               // it was wrong in itself: removed on close
 	closed   bool
 	pending  map[tree.Digest][]byte // not written yet; nil value: to be deleted
 	flushing map[tree.Digest][]byte // being written

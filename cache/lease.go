@@ -20,9 +20,6 @@ import (
 
 const (
 	leasePrefix = "run-"
-	// clockSlack is how far the clock of file times may lag behind the clock
-	// that names a lease: two ticks of the slowest kernels (100 Hz).
-	clockSlack = 20 * time.Millisecond
 	// sweepAge keeps a sweep off what was made just now and is not locked yet.
 	sweepAge = 10 * time.Second
 )
@@ -39,8 +36,7 @@ func newLease(tmp string) (*lease, error) {
 	if _, err := rand.Read(raw[:]); err != nil {
 		return nil, fmt.Errorf("name lease: %w", err)
 	}
-	start := time.Now().Add(-clockSlack)
-	dir := filepath.Join(tmp, leasePrefix+strconv.FormatInt(start.UnixNano(), 10)+"-"+hex.EncodeToString(raw[:]))
+	dir := filepath.Join(tmp, "new-"+hex.EncodeToString(raw[:]))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create lease: %w", err)
 	}
@@ -48,7 +44,7 @@ func newLease(tmp string) (*lease, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create lease: %w", err)
 	}
-	l := &lease{dir: dir, f: f, start: start}
+	l := &lease{dir: dir, f: f}
 	err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
 	if err != nil {
 		err = unsuitable(fmt.Sprintf("no locks (%v)", err))
@@ -58,11 +54,30 @@ func newLease(tmp string) (*lease, error) {
 		}
 		err = unsuitable("a lock does not keep others out")
 	}
+	if err == nil {
+		err = l.begin(tmp)
+	}
 	if err != nil {
 		_ = l.close() // the error before counts
 		return nil, err
 	}
 	return l, nil
+}
+
+// begin gives the lease the name that tells its start, by the clock of the file
+// system: that of the times which it is compared with.
+func (l *lease) begin(tmp string) error {
+	fi, err := l.f.Stat()
+	if err != nil {
+		return fmt.Errorf("create lease: %w", err)
+	}
+	l.start = fi.ModTime()
+	name := leasePrefix + strconv.FormatInt(l.start.UnixNano(), 10) + "-" + strings.TrimPrefix(filepath.Base(l.dir), "new-")
+	if err := os.Rename(l.dir, filepath.Join(tmp, name)); err != nil {
+		return fmt.Errorf("create lease: %w", err)
+	}
+	l.dir = filepath.Join(tmp, name)
+	return nil
 }
 
 // close ends the lease and removes what its owner left, as far as it may: files

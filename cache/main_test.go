@@ -44,6 +44,7 @@ func reopen(t testing.TB, s *Store) *Store {
 	if err := s.Close(); err != nil {
 		t.Fatalf("close: %v", err)
 	}
+	time.Sleep(11 * time.Millisecond) // a tick of the clock of file times
 	return open(t, s.Dir())
 }
 
