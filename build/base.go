@@ -14,7 +14,6 @@ import (
 
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/oci"
-	"github.com/fbuild/fbuild/progress"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -26,31 +25,33 @@ type base struct {
 	startInterval time.Duration
 }
 
-// stageBase resolves what a FROM names. title numbers the step that shows it.
-func (b *builder) stageBase(ctx context.Context, st *dockerfile.Stage, p v1.Platform, title func(string) string) (*base, error) {
-	name := st.BaseName
-	if st.Context != "" {
-		name = st.Context
+// base resolves what the stage's FROM names.
+func (r *stageRun) base(ctx context.Context, p v1.Platform) (*base, error) {
+	b, name := r.b, r.stage.BaseName
+	if r.stage.Context != "" {
+		name = r.stage.Context
 	}
-	step := b.opts.Progress.Step(title("FROM " + name))
+	step := b.opts.Progress.Step(r.title("FROM " + name))
 	if dir, ok := b.contextDir(name); ok {
 		bs, err := b.dirBase(ctx, name, dir, p)
 		step.Done(err)
 		return bs, err
 	}
-	bs, err := b.base(ctx, name, p, step)
+	bs, err := b.base(ctx, name, p)
 	if err != nil {
 		step.Done(err)
 		return nil, err
 	}
-	step.Done(nil)
+	r.pull = &pull{step: step, left: len(bs.fs.layers())}
+	for _, l := range bs.fs.layers() {
+		l.shows(r.pull)
+	}
 	return bs, nil
 }
 
 // base resolves an image by name: a named context that stands for it, or a
-// reference. Only manifest and config are read. step shows the layers should
-// somebody need them.
-func (b *builder) base(ctx context.Context, name string, p v1.Platform, step *progress.Step) (*base, error) {
+// reference. Only manifest and config are read.
+func (b *builder) base(ctx context.Context, name string, p v1.Platform) (*base, error) {
 	return once(ctx, &b.mu, b.bases, name+" "+p.String(), func() (*base, error) {
 		img, err := b.resolve(ctx, name, p)
 		if err != nil {
@@ -62,7 +63,7 @@ func (b *builder) base(ctx context.Context, name string, p v1.Platform, step *pr
 		fs := &fsState{}
 		for i := range img.Layers {
 			l := &img.Layers[i]
-			fs = fs.push(knownLayer(l.DiffID, l.Desc, l, step))
+			fs = fs.push(knownLayer(l.DiffID, l.Desc, l))
 		}
 		cfg := *img.Config
 		cfg.RootFS = v1.RootFS{Type: "layers"}
@@ -73,15 +74,27 @@ func (b *builder) base(ctx context.Context, name string, p v1.Platform, step *pr
 
 // resolve finds an image where its name says.
 func (b *builder) resolve(ctx context.Context, name string, p v1.Platform) (*oci.Image, error) {
-	where, ok := b.opts.Contexts[name]
-	if !ok {
-		where = "docker-image://" + name
-	}
+	where := b.imageContext(name)
 	step := b.opts.Progress.Step("[internal] load metadata for " + displayName(where))
 	step.Start()
 	img, err := b.resolveAt(ctx, where, p)
 	step.Done(err)
 	return img, err
+}
+
+// imageContext returns where an image comes from: the named context of that
+// name, however it is spelled, or the registry.
+func (b *builder) imageContext(name string) string {
+	if where, ok := b.opts.Contexts[name]; ok {
+		return where
+	}
+	full := displayName("docker-image://" + name)
+	for c, where := range b.opts.Contexts {
+		if displayName("docker-image://"+c) == full {
+			return where
+		}
+	}
+	return "docker-image://" + name
 }
 
 func displayName(where string) string {
@@ -90,7 +103,7 @@ func displayName(where string) string {
 		return where
 	}
 	if ref, err := oci.ParseRef(name); err == nil {
-		return ref.Name()
+		return oci.FullName(ref)
 	}
 	return name
 }
@@ -105,17 +118,17 @@ func (b *builder) resolveAt(ctx context.Context, where string, p v1.Platform) (*
 	if err != nil {
 		return nil, err
 	}
-	key := newKey("ref").str(ref.Name()).str(p.String()).sum()
+	key := newKey("ref").str(oci.FullName(ref)).str(p.String()).sum()
 	if !b.opts.Pull {
-		if img, ok := b.known(ctx, key, ref.Name(), p); ok {
+		if img, ok := b.known(ctx, key, oci.FullName(ref), p); ok {
 			return img, nil
 		}
 	}
-	img, err := b.opts.Remote.Resolve(ctx, ref.Name(), p)
+	img, err := b.opts.Remote.Resolve(ctx, oci.FullName(ref), p)
 	if err != nil {
 		return nil, err
 	}
-	return img, b.learn(key, ref.Name(), img)
+	return img, b.learn(key, oci.FullName(ref), img)
 }
 
 // openLocal opens a layout: a directory, or an archive of one.

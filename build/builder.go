@@ -105,7 +105,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 		cancel(err)
 	}
 	b.background.Wait()
-	err = errors.Join(b.firstError(err), b.run.close(), b.closeContexts(), os.RemoveAll(temp))
+	err = errors.Join(b.firstError(err), b.run.close(context.WithoutCancel(ctx), b), b.closeContexts(), os.RemoveAll(temp))
 	if err != nil {
 		return nil, err
 	}

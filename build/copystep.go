@@ -56,7 +56,7 @@ func (r *stageRun) source(ctx context.Context, c *dockerfile.Copy) (*copySource,
 		l, err := b.localContext(ctx, name, dir, nil)
 		return &copySource{local: l}, err
 	}
-	bs, err := b.base(ctx, name, b.opts.Platform, nil)
+	bs, err := b.base(ctx, name, b.opts.Platform)
 	if err != nil {
 		return nil, err
 	}

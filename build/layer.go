@@ -25,8 +25,7 @@ const parallelPulls = 3
 // start and its changes when somebody asks; one that this build made the other
 // way round.
 type fsLayer struct {
-	src  *oci.Layer     // where the blob can be fetched; nil for ours
-	step *progress.Step // shows the fetching; may be nil
+	src *oci.Layer // where the blob can be fetched; nil for ours
 
 	// done is closed when diffID, desc and err stand.
 	done   chan struct{}
@@ -35,16 +34,82 @@ type fsLayer struct {
 	err    error
 
 	mu      sync.Mutex // held while the layer is being opened
+	pull    *pull      // shows the fetching; may be nil
 	loaded  bool
 	changes tree.Changes
 	index   string // file of tree.Encode(changes), "" until one is asked for
 }
 
 // knownLayer is a layer whose blob has a name already.
-func knownLayer(diffID tree.Digest, desc v1.Descriptor, src *oci.Layer, step *progress.Step) *fsLayer {
-	l := &fsLayer{src: src, step: step, done: make(chan struct{}), diffID: diffID, desc: desc}
+func knownLayer(diffID tree.Digest, desc v1.Descriptor, src *oci.Layer) *fsLayer {
+	l := &fsLayer{src: src, done: make(chan struct{}), diffID: diffID, desc: desc}
 	close(l.done)
 	return l
+}
+
+// shows makes p the display of the layer's fetching, unless it has one.
+func (l *fsLayer) shows(p *pull) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.pull == nil {
+		l.pull = p
+	}
+}
+
+// pull is the step that shows the layers of a base image arriving: it runs from
+// the first that has to be fetched to the last that is there.
+type pull struct {
+	step *progress.Step
+
+	mu    sync.Mutex
+	begun bool
+	left  int // layers that nobody opened yet
+}
+
+// begin says that a layer must be fetched.
+func (p *pull) begin() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.begun {
+		p.begun = true
+		p.step.Start()
+	}
+}
+
+// opened says that one more layer can be read.
+func (p *pull) opened() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left--; p.left == 0 && p.begun {
+		p.step.Done(nil)
+	}
+}
+
+// status shows how far a layer is.
+func (p *pull) status(id string, current, total int64, done bool) {
+	if p != nil {
+		p.step.Status(id, current, total, done)
+	}
+}
+
+// end says that the stage needs nothing more of its base.
+func (p *pull) end() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.begun {
+		p.step.Done(nil) // nothing where it was done before
+	} else {
+		p.step.Cached()
+	}
 }
 
 // wait returns when the layer is sealed and durable.
@@ -85,12 +150,15 @@ func (l *fsLayer) open(ctx context.Context, b *builder) (tree.Changes, error) {
 	if cs, ok := b.storedChanges(l.diffID); ok {
 		l.changes, l.loaded = cs, true
 		l.index, _ = b.store.LayerFile(l.diffID) // a miss is written anew
+		l.pull.opened()
 		return cs, nil
 	}
+	l.pull.begin()
 	if err := l.unpack(ctx, b); err != nil {
 		return nil, fmt.Errorf("fetch layer %s: %w", l.desc.Digest, err)
 	}
 	l.loaded = true
+	l.pull.opened()
 	return l.changes, nil
 }
 
@@ -181,7 +249,7 @@ func (l *fsLayer) openBlob(ctx context.Context, b *builder) (*blobReader, error)
 	if err != nil {
 		return nil, errors.Join(err, rc.Close())
 	}
-	counted := &countReader{r: rc, id: shortID(l.desc.Digest), total: l.desc.Size, step: l.step}
+	counted := &countReader{r: rc, id: shortID(l.desc.Digest), total: l.desc.Size, pull: l.pull}
 	return &blobReader{
 		Reader: io.TeeReader(counted, w),
 		close: func() error {
@@ -218,24 +286,18 @@ func (l *fsLayer) ensureBlob(ctx context.Context, b *builder) error {
 type countReader struct {
 	r           io.Reader
 	id          string
-	step        *progress.Step
+	pull        *pull
 	done, total int64
 }
 
 func (c *countReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.done += int64(n)
-	if c.step != nil {
-		c.step.Status(c.id, c.done, c.total, false)
-	}
+	c.pull.status(c.id, c.done, c.total, false)
 	return n, err
 }
 
-func (c *countReader) end() {
-	if c.step != nil {
-		c.step.Status(c.id, c.done, c.total, true)
-	}
-}
+func (c *countReader) end() { c.pull.status(c.id, c.done, c.total, true) }
 
 func shortID(h v1.Hash) string { return h.Algorithm + ":" + h.Hex[:min(12, len(h.Hex))] }
 

@@ -116,7 +116,10 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 	spec.Root = root
 	spec.Stdout, spec.Stderr = logWriter{step, 1}, logWriter{step, 2}
 	if err := sandbox.Run(ctx, spec); err != nil {
-		_ = rec.Abort(context.WithoutCancel(ctx), p.mount.ID) // the step's own error counts
+		aborted := rec.Abort(context.WithoutCancel(ctx), p.mount.ID)
+		if ctx.Err() == nil && aborted != nil { // its root broke under the command
+			return nil, &recorderError{aborted}
+		}
 		return nil, err
 	}
 	res, err := rec.Finish(ctx, p.mount.ID)

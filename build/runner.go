@@ -114,9 +114,10 @@ func (r *runner) recorder(ctx context.Context, b *builder, kind string) (*record
 	return p, nil
 }
 
-// close ends the recorders, which unmount and remove what is theirs, and then
-// the namespaces with everything that may be left in them.
-func (r *runner) close() error {
+// close ends the recorders, which unmount and remove what is theirs, sweeps what
+// killed builds left, and ends the namespaces with everything that may be left in
+// them.
+func (r *runner) close(ctx context.Context, b *builder) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error
@@ -127,6 +128,9 @@ func (r *runner) close() error {
 		}
 	}
 	if r.box != nil {
+		if left := b.store.Leftovers(ctx); len(left) > 0 {
+			errs = append(errs, sweep(ctx, r.box, left))
+		}
 		errs = append(errs, r.box.Close())
 	}
 	return errors.Join(errs...)

@@ -55,7 +55,7 @@ func (b *builder) recorded(key Key) (result, bool) {
 		return result{}, false
 	}
 	desc := v1.Descriptor{MediaType: types.MediaType(rec.MediaType), Size: rec.Size, Digest: h}
-	return result{layer: knownLayer(rec.DiffID, desc, nil, nil), created: rec.Created}, true
+	return result{layer: knownLayer(rec.DiffID, desc, nil), created: rec.Created}, true
 }
 
 func (b *builder) getJSON(kind, key string, v any) bool {

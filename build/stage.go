@@ -2,7 +2,6 @@ package build
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -37,6 +36,7 @@ type stageRun struct {
 	done  chan struct{}
 	out   *state
 	err   error
+	pull  *pull // shows the fetching of the base image; nil without one
 }
 
 // stage starts a stage unless that has happened, and returns it.
@@ -71,6 +71,7 @@ func (r *stageRun) run(ctx context.Context) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer r.pull.end()
 	r.b.mu.Lock()
 	r.b.scopes = append(r.b.scopes, s.scope)
 	r.b.mu.Unlock()
@@ -108,7 +109,7 @@ func (r *stageRun) start(ctx context.Context) (*state, []dockerfile.Instruction,
 		return s, nil, nil
 	}
 	r.total++
-	bs, err := b.stageBase(ctx, st, platform, func(text string) string { return r.title(text) })
+	bs, err := r.base(ctx, platform)
 	if err != nil {
 		return nil, nil, r.failed(st.Loc, st.Original, err)
 	}
@@ -180,7 +181,7 @@ func (r *stageRun) instruction(ctx context.Context, s *state, raw dockerfile.Ins
 	step := r.b.opts.Progress.Step(r.title(title))
 	res, cached, err := r.step(ctx, s, in, step)
 	if err != nil {
-		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		if ctx.Err() != nil { // another step failed, or the caller gave up
 			step.Canceled()
 			return err
 		}

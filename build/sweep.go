@@ -28,12 +28,16 @@ func Children() map[string]func() int {
 
 // Sweep removes directories that hold files of subordinate ids, which only
 // somebody inside their mapping may remove: what a killed build left.
-func Sweep(ctx context.Context, paths []string) (err error) {
+func Sweep(ctx context.Context, paths []string) error {
 	box, err := exec.Open(ctx, exec.Config{})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, box.Close()) }()
+	return errors.Join(sweep(ctx, box, paths), box.Close())
+}
+
+// sweep removes paths from inside the sandbox.
+func sweep(ctx context.Context, box *exec.Sandbox, paths []string) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("sweep: %w", err)

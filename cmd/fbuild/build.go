@@ -148,7 +148,7 @@ func (a *app) options(f *buildFlags, path string) (*build.Options, error) {
 		if err != nil {
 			return nil, &usageError{fmt.Errorf("--tag: %w", err)}
 		}
-		o.Tags = append(o.Tags, ref.Name())
+		o.Tags = append(o.Tags, oci.FullName(ref))
 	}
 	if o.Outputs, err = parseOutputs(f.outputs, f.push, a.stdout); err != nil {
 		return nil, err
