@@ -24,7 +24,7 @@ import (
 const (
 	maxErrorBody = 16 << 10 // bytes read of an error answer
 	maxErrorText = 300      // characters of it that are shown
-	maxResumes   = 8 // times that one blob is asked for again
+	maxResumes   = 8        // times that one blob is asked for again
 )
 
 var (
