@@ -263,8 +263,14 @@ func (sc *scanner) node(fd int, name, p string, st *stamp) (*tree.Node, error) {
 	n := &tree.Node{Kind: st.kind(), Mode: uint32(st.mode) & 0o7777, UID: st.uid, GID: st.gid, Mtime: st.mtime}
 	from, was, hidden := sc.origin(st)
 	prior := sc.parent.Lookup(p)
-	if from != nil && was.mtime == st.mtime {
+	switch {
+	case from == nil:
+	case was.mtime == st.mtime:
 		n.Mtime = from.Mtime // the file system may not hold it exactly
+	case n.Kind == tree.Fifo && sc.disk.last.Before(st.mtime):
+		// Bytes went through it, which other recorders do not see, nor does
+		// docker. A touch looks the same.
+		n.Mtime = from.Mtime
 	}
 	if prior == nil || prior.Mtime != n.Mtime {
 		n.Mtime = n.Mtime.Truncate() // LAWS 13

@@ -2,6 +2,7 @@ package recordertest
 
 import (
 	"io/fs"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -165,6 +166,15 @@ func kindLaws() []law {
 		{
 			name: "fifo", do: func() { must(unix.Mkfifo("etc/p", 0o640)); remove("pipe") },
 			want: "d0755 0:0 now etc\np0640 0:0 now etc/p\nx pipe\n",
+		},
+		{
+			name: "bytes through a fifo", do: func() {
+				f, err := os.OpenFile("pipe", os.O_RDWR, 0)
+				must(err)
+				_, err = f.WriteString("x")
+				must(err)
+				must(f.Close())
+			},
 		},
 		{
 			name: "socket", do: func() { listen("etc/s") },

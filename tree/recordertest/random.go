@@ -156,13 +156,20 @@ var operations = []struct {
 	{"mkfifo", func(a, _ string, _ int) error { return unix.Mkfifo(a, 0o644) }},
 }
 
-// withFile opens what is a regular file for writing: a fifo would wait.
+// withFile opens a regular file for writing; a fifo's time is no recorder's
+// strength.
 func withFile(p string, flags int, fn func(*os.File) error) error {
 	f, err := os.OpenFile(p, os.O_RDWR|unix.O_NONBLOCK|flags, 0o644)
 	if err != nil {
 		return err
 	}
-	err = fn(f)
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = unix.ENXIO
+	}
+	if err == nil {
+		err = fn(f)
+	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}

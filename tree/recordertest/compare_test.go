@@ -1,0 +1,34 @@
+package recordertest_test
+
+import (
+	"flag"
+	"os"
+	"testing"
+
+	"github.com/fbuild/fbuild/fusefs"
+	"github.com/fbuild/fbuild/internal/recorder"
+	"github.com/fbuild/fbuild/internal/testenv"
+	"github.com/fbuild/fbuild/snapshot"
+	"github.com/fbuild/fbuild/tree/recordertest"
+)
+
+// seeds is how many random runs are compared; firstSeed starts them elsewhere,
+// for a longer search.
+var (
+	seeds     = flag.Int("seeds", 25, "random runs to compare")
+	firstSeed = flag.Int64("first-seed", 1, "seed of the first run")
+)
+
+func TestMain(m *testing.M) { os.Exit(testenv.InUserNS(m, recordertest.Children())) }
+
+// LAWS 14: fuse and walk agree always.
+func TestFuseAndWalkAgree(t *testing.T) {
+	testenv.NeedFUSE(t)
+	var list []int64
+	for i := range *seeds {
+		list = append(list, *firstSeed+int64(i))
+	}
+	recordertest.Random(t,
+		func(*testing.T) recorder.Backend { return fusefs.New(fusefs.Options{}) },
+		func(*testing.T) recorder.Backend { return snapshot.New(snapshot.Options{}) }, list)
+}
