@@ -49,7 +49,7 @@ func tarOf(t testing.TB, ents ...ent) []byte {
 	w := tar.NewWriter(&buf)
 	for _, e := range ents {
 		h := e.Header
-		if h.ModTime.IsZero() {
+		if h.ModTime.IsZero() && h.Typeflag != tar.TypeXGlobalHeader {
 			h.ModTime = time.Unix(when, 0)
 		}
 		if err := w.WriteHeader(&h); err != nil {

@@ -14,6 +14,10 @@ const (
 	sparseFrom = 1 << 20
 	// minHole is the shortest hole that enters a map.
 	minHole = 64 << 10
+	// holeAlign is where holes begin and end, but at the end of the file: GNU tar
+	// wants every run of data to fill whole blocks, archive/tar none to be filled
+	// up, and file systems have holes of 4 KiB.
+	holeAlign = 4 << 10
 	// maxSpans keeps a map below the 1 MiB that archive/tar reads.
 	maxSpans = 16 << 10
 )
@@ -58,33 +62,43 @@ func layoutOf(n *tree.Node) (layout, error) {
 // cut takes the holes of at least least bytes out of a file.
 func cut(n *tree.Node, least int64) layout {
 	l := layout{sparse: true}
-	var at, run int64 // offset in the file; bytes of data right before it
-	flush := func() {
-		if run > 0 {
-			l.spans = append(l.spans, span{at - run, run})
-			l.stored += run
-			run = 0
+	var at, from int64 // offset in the file; where the run of data before it starts
+	run := func(to int64) {
+		if to > from {
+			l.spans = append(l.spans, span{from, to - from})
+			l.stored += to - from
+		}
+	}
+	zeros := func(k int64) {
+		if k > 0 {
+			l.data = append(l.data, tree.Extent{Len: k})
 		}
 	}
 	for i := 0; i < len(n.Extents); {
-		hole, j := int64(0), i
-		for ; j < len(n.Extents) && n.Extents[j].Pack == ""; j++ {
-			hole += n.Extents[j].Len
+		end := at
+		for ; i < len(n.Extents) && n.Extents[i].Pack == ""; i++ {
+			end += n.Extents[i].Len
 		}
-		switch {
-		case hole >= least:
-			flush()
-		case hole > 0:
-			l.data = append(l.data, tree.Extent{Len: hole})
-			run += hole
-		default:
+		if end == at {
 			l.data = append(l.data, n.Extents[i])
-			hole, j = n.Extents[i].Len, i+1
-			run += hole
+			at, i = at+n.Extents[i].Len, i+1
+			continue
 		}
-		at, i = at+hole, j
+		start, stop := (at+holeAlign-1)&^(holeAlign-1), end&^(holeAlign-1)
+		if end == n.Size {
+			stop = end
+		}
+		if stop-start >= least {
+			zeros(start - at)
+			run(start)
+			zeros(end - stop)
+			from = stop
+		} else {
+			zeros(end - at)
+		}
+		at = end
 	}
-	flush()
+	run(at)
 	return l
 }
 

@@ -2,6 +2,7 @@ package layer
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -94,8 +95,11 @@ func (a *archive) map10(e *entry) ([]span, error) {
 	lines := 0
 	number := func() (int64, error) {
 		for lines == 0 {
-			if buf.Len() > maxSpecial || e.stored < blockSize {
+			if buf.Len() > maxSpecial {
 				return 0, errTooMany
+			}
+			if e.stored < blockSize {
+				return 0, errPax
 			}
 			var b block
 			if err := a.must(b[:]); err != nil {
@@ -174,11 +178,12 @@ func decimal(s string) (int64, error) {
 // starts at off of the pack and has stored bytes.
 func (a *archive) extents(spans []span, size, off, stored int64) ([]tree.Extent, error) {
 	var out []tree.Extent
-	var at int64
+	var at, last int64 // end of the data so far, and of the span before
 	for _, s := range spans {
-		if s.off < at || s.n < 0 || s.off > size || s.n > size-s.off || s.n > stored {
-			return nil, fmt.Errorf("sparse map is out of order or too large")
+		if s.off < last || s.n < 0 || s.off > size || s.n > size-s.off || s.n > stored {
+			return nil, errors.New("sparse map is out of order or too large")
 		}
+		last = s.off + s.n
 		if s.n == 0 {
 			continue
 		}
