@@ -62,13 +62,13 @@ type builder struct {
 	store   *cache.Store
 	temp    string // this build's temporary directory, absolute
 	cancel  context.CancelCauseFunc
-	sealCtx context.Context // ends when the caller gives up, not when a step fails
+	sealCtx context.Context //nolint:containedctx // of one Build; ends when the caller gives up, not when a step fails
 	sealing chan struct{}
 
 	background sync.WaitGroup
 	run        runner
 	group      *errgroup.Group
-	groupCtx   context.Context
+	groupCtx   context.Context //nolint:containedctx // of one Build
 
 	mu       sync.Mutex
 	err      error // the first failure of the background

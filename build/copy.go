@@ -51,20 +51,20 @@ func matchSources(src tree.Tree, sources []string) ([][]match, error) {
 }
 
 func matchName(src tree.Tree, s string) ([]match, error) {
-	real, n, err := src.Resolve(tree.Clean(s))
+	at, n, err := src.Resolve(tree.Clean(s))
 	if err != nil {
 		return nil, err
 	}
 	if n == nil {
 		return nil, fmt.Errorf("%q: %w", "/"+tree.Clean(s), ErrNoSource)
 	}
-	return []match{{Path: real, Name: path.Base("/" + tree.Clean(s))}}, nil
+	return []match{{Path: at, Name: path.Base("/" + tree.Clean(s))}}, nil
 }
 
 // matchPattern matches each component of s for itself: "*" never crosses a slash.
 func matchPattern(src tree.Tree, s string) ([]match, error) {
 	found := []match{{}}
-	for _, part := range strings.Split(tree.Clean(s), "/") {
+	for part := range strings.SplitSeq(tree.Clean(s), "/") {
 		var next []match
 		for _, m := range found {
 			dirPath, dir, err := src.Resolve(m.Path)
@@ -87,12 +87,12 @@ func matchPattern(src tree.Tree, s string) ([]match, error) {
 		found = next
 	}
 	for i := range found {
-		real, n, err := src.Resolve(found[i].Path)
+		at, n, err := src.Resolve(found[i].Path)
 		if err != nil {
 			return nil, err
 		}
 		if n != nil {
-			found[i].Path = real
+			found[i].Path = at
 		}
 	}
 	return found, nil

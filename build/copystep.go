@@ -19,13 +19,13 @@ type copySource struct {
 	key   Key           // that names it
 }
 
-// copyStep does COPY, and ADD where copy is nil.
-func (r *stageRun) copyStep(ctx context.Context, s *state, tr *dockerfile.Transfer, copy *dockerfile.Copy, step *progress.Step) (result, bool, error) {
-	src, err := r.source(ctx, copy)
+// copyStep does COPY, and ADD where in is nil.
+func (r *stageRun) copyStep(ctx context.Context, s *state, tr *dockerfile.Transfer, in *dockerfile.Copy, step *progress.Step) (result, bool, error) {
+	src, err := r.source(ctx, in)
 	if err != nil {
 		return result{}, false, err
 	}
-	c := &copyRun{b: r.b, parent: s, tr: tr, src: src, unpack: copy == nil, step: step}
+	c := &copyRun{b: r.b, parent: s, tr: tr, src: src, unpack: in == nil, step: step}
 	defer c.close()
 	res, cached, err := c.do(ctx)
 	if err == nil {

@@ -85,7 +85,7 @@ func (b *builder) exportImages(ctx context.Context, s *state, outs []Output, res
 		if err != nil {
 			return err
 		}
-		if err := b.keep(ctx, s, img, layers, o, res, step); err != nil {
+		if err := b.keep(ctx, img, layers, o, res, step); err != nil {
 			return err
 		}
 		if err := b.write(ctx, img, o, res, step); err != nil {
@@ -196,7 +196,7 @@ func (b *builder) rewrite(ctx context.Context, l *fsLayer) (oci.Layer, error) {
 
 // keep stores the image itself, complete with the layers of its base, and gives
 // it its names.
-func (b *builder) keep(ctx context.Context, s *state, img *oci.Built, layers []*fsLayer, o Output, res *Result, step *progress.Step) error {
+func (b *builder) keep(ctx context.Context, img *oci.Built, layers []*fsLayer, o Output, res *Result, step *progress.Step) error {
 	if o.Type == OutputImage {
 		for _, l := range layers {
 			if err := l.ensureBlob(ctx, b); err != nil {
@@ -276,6 +276,7 @@ func showPush(step *progress.Step, st oci.Status) {
 		id += " (exists)"
 	case oci.Mounted:
 		id += " (mounted)"
+	case oci.Pushing, oci.Pushed:
 	}
 	step.Status(id, st.Current, st.Total, st.State != oci.Pushing)
 }

@@ -207,7 +207,7 @@ func (l *fsLayer) unpack(ctx context.Context, b *builder) error {
 	if err == nil {
 		err = r.finish()
 	}
-	if err = errors.Join(err, r.Close()); err != nil {
+	if err := errors.Join(err, r.Close()); err != nil {
 		return err
 	}
 	if info.DiffID != l.diffID {

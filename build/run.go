@@ -100,11 +100,11 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 	if err != nil {
 		return nil, err
 	}
-	sandbox, err := b.run.sandbox(ctx, b)
+	sandbox, err := b.run.sandbox(ctx)
 	if err != nil {
 		return nil, err
 	}
-	rec, err := b.run.recorder(ctx, b, kind)
+	rec, err := b.run.recorder(ctx, kind)
 	if err != nil {
 		return nil, err
 	}

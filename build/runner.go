@@ -71,7 +71,7 @@ func (r *runner) kind(b *builder) (string, error) {
 	return r.chosen, nil
 }
 
-func (r *runner) sandbox(ctx context.Context, b *builder) (*exec.Sandbox, error) {
+func (r *runner) sandbox(ctx context.Context) (*exec.Sandbox, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.box == nil && r.boxErr == nil {
@@ -81,7 +81,7 @@ func (r *runner) sandbox(ctx context.Context, b *builder) (*exec.Sandbox, error)
 }
 
 // recorder returns the recorder process of a kind; a dead one is replaced.
-func (r *runner) recorder(ctx context.Context, b *builder, kind string) (*recorderProc, error) {
+func (r *runner) recorder(ctx context.Context, kind string) (*recorderProc, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p := r.clients[kind]; p != nil {

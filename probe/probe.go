@@ -149,7 +149,7 @@ func place(dir string) Check {
 		c.Detail = fmt.Sprintf("%s: %v", dir, err)
 		return c
 	}
-	name, bad := fsName(int64(st.Type))
+	name, bad := fsName(st.Type)
 	c.Detail = fmt.Sprintf("%s on %s, %s free", dir, name, gib(st.Bavail*uint64(st.Bsize)))
 	if bad != "" {
 		c.Hint = bad

@@ -116,6 +116,7 @@ func (e *encoder) node(n *Node) {
 			e.uint(uint64(x.Off))
 			e.uint(uint64(x.Len))
 		}
+	default: // the others have no more
 	}
 	e.uint(uint64(len(n.Xattrs)))
 	for _, x := range n.Xattrs {
@@ -260,6 +261,7 @@ func (d *decoder) node() *Node {
 	case File:
 		n.Digest = Digest(d.string())
 		n.Extents = d.extents(n.Size)
+	default: // the others have no more
 	}
 	if k := d.count(); k > 0 {
 		n.Xattrs = make([]Xattr, k)

@@ -23,11 +23,9 @@ func Diff(parent, child Tree, same SameContent) (Changes, error) {
 		return nil, err
 	}
 	d.splitGroups()
-	for n, written := range d.groups {
-		if written {
-			for _, p := range n.links {
-				d.out[p] = Change{Path: p, Node: n}
-			}
+	for n := range d.groups {
+		for _, p := range n.links {
+			d.out[p] = Change{Path: p, Node: n}
 		}
 	}
 	d.ancestors()
@@ -58,8 +56,7 @@ type differ struct {
 	parent, child Tree
 	same          SameContent
 	out           map[string]Change
-	// groups are the child's hard link groups that were met, and whether they
-	// must be written.
+	// groups are the child's hard link groups that must be written.
 	groups map[*Node]bool
 	// met are the parent's hard link groups that were met at a name whose node
 	// differs.
@@ -115,8 +112,6 @@ func (d *differ) entry(p string, a, b *Node) error {
 	}
 	if !equal || !subset(b.links, p, a.links) {
 		d.write(p, b)
-	} else if b.links != nil {
-		d.groups[b] = d.groups[b]
 	}
 	return nil
 }

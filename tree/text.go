@@ -56,6 +56,7 @@ func formatNode(n *Node) string {
 		s += fmt.Sprintf(".%09d", n.Mtime.Nsec)
 	}
 	switch n.Kind {
+	default: // nothing more to say
 	case File:
 		s += fmt.Sprintf(" %d", n.Size)
 	case CharDevice, BlockDevice:

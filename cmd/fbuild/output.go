@@ -72,7 +72,8 @@ func parseOutput(s string) (build.Output, error) {
 			return o, err
 		}
 	}
-	return o, checkOutput(s, &o)
+	err = checkOutput(s, &o)
+	return o, err
 }
 
 func setOutput(o *build.Output, key, value string) error {

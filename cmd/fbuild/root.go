@@ -89,7 +89,7 @@ func (a *app) versionCommand() *cobra.Command {
 			if info, ok := debug.ReadBuildInfo(); ok && version == "dev" {
 				for _, s := range info.Settings {
 					if s.Key == "vcs.revision" {
-						text += " " + s.Value[:min(12, len(s.Value))]
+						text = "dev " + s.Value[:min(12, len(s.Value))]
 					}
 				}
 			}

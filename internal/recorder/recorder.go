@@ -176,18 +176,11 @@ func NewClient(conn io.ReadWriteCloser) *Client {
 }
 
 func (c *Client) read() {
-	defer close(c.done)
+	defer c.died()
 	dec := gob.NewDecoder(c.conn)
 	for {
 		resp := new(response)
-		if err := dec.Decode(resp); err != nil {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.dead = true
-			for _, w := range c.waits {
-				close(w)
-			}
-			c.waits = nil
+		if dec.Decode(resp) != nil {
 			return
 		}
 		c.mu.Lock()
@@ -198,6 +191,18 @@ func (c *Client) read() {
 			w <- resp
 		}
 	}
+}
+
+// died tells everybody who waits that no answer will come.
+func (c *Client) died() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dead = true
+	for _, w := range c.waits {
+		close(w)
+	}
+	c.waits = nil
+	close(c.done)
 }
 
 func (c *Client) call(ctx context.Context, req request) (*response, error) {
