@@ -34,6 +34,8 @@ var mayImport = map[string][]string{
 	"snapshot":          {"tree"},
 	"buildctx":          {"tree"},
 	"cache":             {"tree"},
+	"internal/pack":     {"tree"},
+	"internal/recorder": {"tree"},
 	"tree/recordertest": {"tree"},
 	"cache/cachetest":   {"cache", "tree"},
 }
