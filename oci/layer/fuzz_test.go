@@ -34,11 +34,25 @@ func seeds(f *testing.F) {
 	f.Add(b.Bytes())
 }
 
+// resealed gives what looks like a header its checksum, so that the fuzzer gets
+// past it.
+func resealed(raw []byte) []byte {
+	raw = bytes.Clone(raw)
+	for i := 0; i+blockSize <= len(raw); i += blockSize {
+		if string(raw[i+257:i+262]) == "ustar" {
+			(*block)(raw[i : i+blockSize]).seal()
+			raw[i+155] = ' '
+		}
+	}
+	return raw
+}
+
 // Whatever comes in: no panic, a typed error, changes that stand in order and
 // can be kept, extents inside the pack.
 func FuzzRead(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, blob []byte) {
+		blob = resealed(blob)
 		var pack bytes.Buffer
 		cs, info, err := Read(context.Background(), bytes.NewReader(blob), testPack, &pack, Limits{MaxSize: 1 << 20, MaxEntries: 1000})
 		if err != nil {
@@ -86,6 +100,7 @@ func checkChanges(t *testing.T, cs tree.Changes, size int64) {
 func FuzzAgainstArchiveTar(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, raw []byte) {
+		raw = resealed(raw)
 		want := tar.NewReader(bytes.NewReader(raw))
 		rest := raw
 		a := &archive{pack: testPack, notes: &notes{}, next: func() ([]byte, error) {
@@ -104,6 +119,8 @@ func FuzzAgainstArchiveTar(f *testing.F) {
 			}
 			e, err := a.nextEntry()
 			switch {
+			case werr == nil && err != nil && h.Size >= 16<<20:
+				return // archive/tar has not looked at the contents yet
 			case werr == nil && err != nil:
 				t.Fatalf("archive/tar reads %+v, we: %v", h, err)
 			case werr == io.EOF && err != io.EOF:
