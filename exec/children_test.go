@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// leakFD is a descriptor that whoever started us left open.
+const leakFD = 77
+
 // testEcho copies what comes from descriptor 3 back to it, in upper case, and says on stderr who it is.
 func testEcho() int {
 	f := os.NewFile(3, "socket")
@@ -22,7 +25,9 @@ func testEcho() int {
 		return 1
 	}
 	dir, err := os.Getwd()
-	fmt.Fprintf(os.Stderr, "uid %d env %d dir %s %v", os.Getuid(), len(os.Environ()), dir, err)
+	var st unix.Stat_t
+	leaked := unix.Fstat(leakFD, &st) == nil
+	fmt.Fprintf(os.Stderr, "uid %d env %d dir %s %v leaked %v", os.Getuid(), len(os.Environ()), dir, err, leaked)
 	if bytes.Equal(data, []byte("fail")) {
 		return 7
 	}

@@ -29,8 +29,8 @@ func status(out string) map[string]string {
 
 // LAWS 35, LAWS 8
 func TestRunConfined(t *testing.T) {
-	signal.Ignore(unix.SIGUSR2)
-	defer signal.Reset(unix.SIGUSR2)
+	signal.Ignore(unix.SIGHUP) // as nohup does
+	defer signal.Reset(unix.SIGHUP)
 	f := newFixture(t)
 	const docker = "00000000a80425fb"
 	for _, tt := range []struct {

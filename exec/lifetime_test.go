@@ -34,6 +34,23 @@ func running(t *testing.T, mark string) bool {
 	return false
 }
 
+// runInBackground runs a command that prints "ready", waits for that, and gives what Run will return.
+func (f *fixture) runInBackground(ctx context.Context, spec Spec) <-chan error {
+	f.t.Helper()
+	pr, pw := io.Pipe()
+	spec.Stdout = pw
+	done := make(chan error, 1)
+	go func() {
+		err := f.s.Run(ctx, spec)
+		pw.CloseWithError(err)
+		done <- err
+	}()
+	if line, err := bufio.NewReader(pr).ReadString('\n'); line != "ready\n" {
+		f.t.Fatalf("got %q, %v, want ready", line, err)
+	}
+	return done
+}
+
 // LAWS 12: when Run returns, the pid namespace is empty.
 func TestRunKillsWhatIsLeft(t *testing.T) {
 	f := newFixture(t)
@@ -56,13 +73,7 @@ func TestRunCancel(t *testing.T) {
 	cause := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(context.Background())
 	spec := f.spec("sh", "-c", "trap '' TERM INT HUP; setsid sleep 887762 & echo ready; sleep 887762")
-	pr, pw := io.Pipe()
-	spec.Stdout = pw
-	done := make(chan error, 1)
-	go func() { done <- f.s.Run(ctx, spec) }()
-	if line, err := bufio.NewReader(pr).ReadString('\n'); line != "ready\n" {
-		t.Fatalf("got %q, %v, want ready", line, err)
-	}
+	done := f.runInBackground(ctx, spec)
 	cancel(cause)
 	if err := <-done; !errors.Is(err, cause) {
 		t.Errorf("got %v, want the cause of the context", err)
@@ -81,13 +92,7 @@ func TestRunCancel(t *testing.T) {
 func TestCloseKillsAll(t *testing.T) {
 	f := newFixture(t)
 	spec := f.spec("sh", "-c", "echo ready; sleep 887763")
-	pr, pw := io.Pipe()
-	spec.Stdout = pw
-	done := make(chan error, 1)
-	go func() { done <- f.s.Run(context.Background(), spec) }()
-	if line, err := bufio.NewReader(pr).ReadString('\n'); line != "ready\n" {
-		t.Fatalf("got %q, %v, want ready", line, err)
-	}
+	done := f.runInBackground(context.Background(), spec)
 	if err := f.s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -105,13 +110,7 @@ func TestCloseKillsAll(t *testing.T) {
 func TestKeeperDies(t *testing.T) {
 	f := newFixture(t)
 	spec := f.spec("sh", "-c", "echo ready; sleep 887764")
-	pr, pw := io.Pipe()
-	spec.Stdout = pw
-	done := make(chan error, 1)
-	go func() { done <- f.s.Run(context.Background(), spec) }()
-	if line, err := bufio.NewReader(pr).ReadString('\n'); line != "ready\n" {
-		t.Fatalf("got %q, %v, want ready", line, err)
-	}
+	done := f.runInBackground(context.Background(), spec)
 	if err := f.s.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -154,13 +153,17 @@ func TestCallerKilled(t *testing.T) {
 
 func TestStart(t *testing.T) {
 	t.Setenv("FBUILD_TEST_SECRET", "leak")
+	if err := unix.Dup3(0, leakFD, 0); err != nil { // not close-on-exec
+		t.Fatal(err)
+	}
+	defer unix.Close(leakFD)
 	s := open(t, Config{})
 	for _, tt := range []struct {
 		name, send, want string
 		code             int
 	}{
-		{"good", "hello", "uid 0 env 0 dir / <nil> got hello", 0},
-		{"bad", "fail", "uid 0 env 0 dir / <nil>", 7},
+		{"good", "hello", "uid 0 env 0 dir / <nil> leaked false got hello", 0},
+		{"bad", "fail", "uid 0 env 0 dir / <nil> leaked false", 7},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ours, theirs := pair(t)
