@@ -47,7 +47,9 @@ func (s *step) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fu
 	if st != fuse.OK {
 		return st
 	}
-	out.OpenFlags = fuse.FOPEN_DIRECT_IO
+	if s.direct {
+		out.OpenFlags = fuse.FOPEN_DIRECT_IO
+	}
 	return s.entry(c, &out.EntryOut)
 }
 

@@ -139,6 +139,7 @@ type step struct {
 	packs  *pack.Set
 	spool  *spool
 	server *fuse.Server
+	direct bool // handles of new files bypass the page cache
 	served chan struct{} // closed when the server saw ENODEV
 
 	mu       sync.Mutex
@@ -179,7 +180,11 @@ func (s *step) fail(err error) {
 func (s *step) String() string { return "fbuild" }
 
 // Init is called before the first request.
-func (s *step) Init(server *fuse.Server) { s.server = server }
+func (s *step) Init(server *fuse.Server) {
+	s.server = server
+	// Before 6.6 a file can't be mapped through a handle that bypasses the cache.
+	s.direct = server.KernelSettings().Flags64()&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0
+}
 
 // logWriter passes go-fuse's log on and turns a dead reader into a failure.
 type logWriter struct {

@@ -10,6 +10,7 @@ import (
 	osexec "os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -40,12 +41,15 @@ func TestMain(m *testing.M) {
 func runIn() int {
 	how, root, args := os.Args[1], os.Args[2], os.Args[3:]
 	var err error
-	if how == "chroot" {
+	if strings.HasPrefix(how, "chroot") {
 		err = unix.Chroot(root)
 		root = "/"
 	}
 	if err == nil {
 		err = os.Chdir(root)
+	}
+	if err == nil && how == "chroot-user" {
+		err = syscall.Setuid(1000)
 	}
 	path := args[0]
 	if err == nil && !filepath.IsAbs(path) {

@@ -61,9 +61,9 @@ func (s *step) mountOptions(logger *log.Logger, verbose bool) *fuse.MountOptions
 		DisableSplice:        true,
 		EnableSymlinkCaching: true,
 		ExtraCapabilities:    fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
-		// Whatever changes a file comes through this mount, so the kernel's own
-		// bookkeeping of its page cache is enough.
-		DisabledCapabilities: fuse.CAP_PASSTHROUGH | fuse.CAP_AUTO_INVAL_DATA | fuse.CAP_ATOMIC_O_TRUNC,
+		// AUTO_INVAL_DATA stays: until 6.19 a direct write did not drop what a read
+		// that raced with it had put into the page cache; the new mtime does.
+		DisabledCapabilities: fuse.CAP_PASSTHROUGH | fuse.CAP_ATOMIC_O_TRUNC,
 		PanicHandler: func(v any) fuse.Status {
 			s.fail(fmt.Errorf("serve root: panic: %v\n%s", v, debug.Stack()))
 			return fuse.EIO
