@@ -139,7 +139,7 @@ type step struct {
 	packs  *pack.Set
 	spool  *spool
 	server *fuse.Server
-	direct bool // handles of new files bypass the page cache
+	direct bool          // handles of new files bypass the page cache
 	served chan struct{} // closed when the server saw ENODEV
 
 	mu       sync.Mutex

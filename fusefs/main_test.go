@@ -41,18 +41,18 @@ func TestMain(m *testing.M) {
 func runIn() int {
 	how, root, args := os.Args[1], os.Args[2], os.Args[3:]
 	var err error
-	if strings.HasPrefix(how, "chroot") {
+	if how == "chroot" {
 		err = unix.Chroot(root)
 		root = "/"
 	}
 	if err == nil {
 		err = os.Chdir(root)
 	}
-	if err == nil && how == "chroot-user" {
+	if err == nil && how == "chdir-user" {
 		err = syscall.Setuid(1000)
 	}
 	path := args[0]
-	if err == nil && !filepath.IsAbs(path) {
+	if err == nil && !strings.Contains(path, "/") {
 		path, err = osexec.LookPath(path)
 	}
 	if err == nil {

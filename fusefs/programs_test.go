@@ -5,8 +5,6 @@ import (
 	osexec "os/exec"
 	"strings"
 	"testing"
-
-	"github.com/fbuild/fbuild/internal/testenv"
 )
 
 // TestPrograms runs what images are made with.
@@ -84,10 +82,9 @@ func TestSetuidWorks(t *testing.T) {
 		t.Skip("needs a second id")
 	}
 	w := newWorld(t)
-	base := w.fromDir(testenv.BusyboxRoot(t))
-	r := w.mount(nil, base)
-	r.sh("cp bin/busybox bin/idsuid; chmod 4755 bin/idsuid")
-	out, err := r.command("chroot-user", "/bin/idsuid", "id", "-u").CombinedOutput()
+	r := w.mount(nil, w.parent())
+	r.sh("chmod 755 .; cp $(command -v id) suid-id; chmod 4755 suid-id")
+	out, err := r.command("chdir-user", "./suid-id", "-u").CombinedOutput()
 	if got := strings.TrimSpace(string(out)); got != "0" {
 		t.Errorf("setuid program: got uid %q, %v, want 0", got, err)
 	}
