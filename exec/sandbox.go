@@ -64,7 +64,10 @@ func Open(ctx context.Context, cfg Config) (*Sandbox, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	ids, err := reexec.StartMapped(ctx, cmd, unix.CLONE_NEWNS|unix.CLONE_NEWPID, cfg.SingleID)
 	if err != nil {
-		return nil, errors.Join(unavailable(err), l.Close())
+		if ctx.Err() == nil {
+			err = unavailable(err)
+		}
+		return nil, errors.Join(err, l.Close())
 	}
 	s := &Sandbox{ids: ids, cmd: cmd, link: l, read: make(chan struct{}), procs: map[uint64]*Process{}}
 	s.close = sync.OnceValue(s.shutdown)
