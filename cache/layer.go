@@ -31,10 +31,13 @@ func (s *Store) PutLayer(diffID tree.Digest, cs tree.Changes) error {
 // PutTarLayer is PutLayer for a layer whose uncompressed tar is the pack tar, so
 // that Verify can check the pack against the diffID.
 func (s *Store) PutTarLayer(diffID tree.Digest, cs tree.Changes, tar tree.PackID) error {
-	if err := s.PutLayer(diffID, cs); err != nil {
+	if err := checkDigest(diffID); err != nil {
+		return fmt.Errorf("write layer index: %w", err)
+	}
+	if err := s.putRecord(kindTar, string(tar), Record{Value: []byte(diffID)}); err != nil {
 		return err
 	}
-	return s.putRecord(kindTar, string(tar), Record{Value: []byte(diffID)})
+	return s.PutLayer(diffID, cs)
 }
 
 func (s *Store) syncPack(id tree.PackID) error {

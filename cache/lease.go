@@ -80,14 +80,32 @@ func (l *lease) begin(tmp string) error {
 	return nil
 }
 
-// close ends the lease and removes what its owner left, as far as it may: files
-// of subordinate ids stay for Leftovers.
+// close ends the lease and removes what its owner left. What cannot be removed
+// is swept later, or stays for Leftovers.
 func (l *lease) close() error {
-	err := os.RemoveAll(l.dir)
-	if errors.Is(err, fs.ErrPermission) {
-		err = nil
+	_ = os.RemoveAll(l.dir)
+	return l.f.Close()
+}
+
+// ballast is space set aside for the lease of a Prune on a full disk.
+func ballast(dir string) string { return filepath.Join(dir, "tmp", "locks", "ballast") }
+
+const ballastSize = 64 << 10
+
+// layBallast sets the space aside. A disk that has none just now goes without.
+func layBallast(dir string) {
+	if _, err := os.Stat(ballast(dir)); errors.Is(err, fs.ErrNotExist) {
+		_ = writeFile(filepath.Join(dir, "tmp"), ballast(dir), make([]byte, ballastSize), false)
 	}
-	return errors.Join(err, l.f.Close())
+}
+
+// takeLease makes a lease, on a full disk with the space of the ballast.
+func takeLease(dir string) (*lease, error) {
+	l, err := newLease(filepath.Join(dir, "tmp"))
+	if errors.Is(err, unix.ENOSPC) && os.Remove(ballast(dir)) == nil {
+		l, err = newLease(filepath.Join(dir, "tmp"))
+	}
+	return l, err
 }
 
 // leaseStart reads the start from the name of a lease.

@@ -11,8 +11,10 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -249,6 +251,36 @@ func TestLock(t *testing.T) {
 	}
 }
 
+// A lock file that its holder has just removed locks nothing.
+func TestLockOfRemovedFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "lock")
+	end := time.Now().Add(300 * time.Millisecond)
+	var inside, most, taken atomic.Int32
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for time.Now().Before(end) {
+				unlock, ok, err := tryLock(name)
+				if err != nil {
+					t.Errorf("lock: %v", err)
+					return
+				}
+				if ok {
+					taken.Add(1)
+					most.Store(max(most.Load(), inside.Add(1)))
+					runtime.Gosched()
+					inside.Add(-1)
+					unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if most.Load() != 1 {
+		t.Errorf("holders at once: got %d of %d, want 1", most.Load(), taken.Load())
+	}
+}
+
 // LAWS 32: of two processes with one step key one runs; the death of the one
 // lets the other go on, and waiting ends with the context.
 func TestLockOfAnotherProcess(t *testing.T) {
@@ -299,6 +331,9 @@ func TestFullDisk(t *testing.T) {
 	if err := hammer(s, 1); err != nil {
 		t.Fatal(err)
 	}
+	if s.index.get() != nil {
+		t.Error("the index is open on a disk without room: its mappings would kill the process")
+	}
 	full := func(what string, err error) {
 		t.Helper()
 		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "no space left on device") {
@@ -328,6 +363,48 @@ func TestFullDisk(t *testing.T) {
 	}
 	if err := hammer(s, 2); err != nil {
 		t.Errorf("with space again: %v", err)
+	}
+}
+
+// Where not even a lease fits, Prune still does.
+func TestPruneOnFullDisk(t *testing.T) {
+	testenv.NeedUserNS(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "nr_inodes=100"); err != nil {
+		t.Fatalf("mount tmpfs: %v", err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	}()
+	s, err := Open(t.Context(), filepath.Join(dir, "store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = storeBlob(s, randomBytes(10))
+	}
+	if cerr := s.Close(); cerr != nil {
+		t.Fatal(cerr)
+	}
+	for i, err := 0, error(nil); err == nil; i++ {
+		err = os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600)
+	}
+	time.Sleep(11 * time.Millisecond)
+	s, err = Open(t.Context(), filepath.Join(dir, "store"))
+	if err != nil {
+		t.Fatalf("open on a full disk: %v", err)
+	}
+	report, err := s.Prune(t.Context(), PruneOptions{})
+	if err != nil || report.Blobs < 10 {
+		t.Errorf("prune: got %+v, %v, want many blobs", report, err)
+	}
+	if _, err := os.Stat(ballast(s.Dir())); err != nil {
+		t.Errorf("for the next time: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 

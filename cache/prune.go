@@ -60,19 +60,19 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (PruneReport, error) 
 	if err != nil {
 		return PruneReport{}, fmt.Errorf("prune: %w", err)
 	}
-	p := pruning{s: s, o: o, trash: filepath.Join(s.lease.dir, "trash")}
-	if err := os.MkdirAll(p.trash, 0o700); err != nil {
-		return PruneReport{}, fmt.Errorf("prune: %w", err)
-	}
+	p := pruning{s: s, o: o}
 	err = p.underGate(ctx, known)
+	for _, name := range p.trash {
+		err = errors.Join(err, os.Remove(name))
+	}
 	if err == nil {
 		err = p.removeLater(ctx)
 	}
-	err = errors.Join(err, os.RemoveAll(p.trash))
 	if o.All && err == nil {
 		err = s.dropIndex()
 	}
 	p.report.Leftovers = append(p.report.Leftovers, s.sweep(ctx)...)
+	layBallast(s.dir)
 	if err != nil {
 		return p.report, fmt.Errorf("prune: %w", err)
 	}
@@ -83,7 +83,7 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (PruneReport, error) 
 type pruning struct {
 	s       *Store
 	o       PruneOptions
-	trash   string
+	trash   []string // blobs that have lost their names
 	objects map[objectKey]*object
 	keep    map[objectKey]bool
 	kept    int64 // bytes of keep
@@ -227,9 +227,11 @@ func (p *pruning) remove(key objectKey, obj *object) error {
 		return nil
 	}
 	defer func() { _ = f.Close() }() // only held
-	if err := os.Rename(obj.path, filepath.Join(p.trash, key.name)); err != nil {
+	trash := filepath.Join(p.s.lease.dir, "trash-"+key.name)
+	if err := os.Rename(obj.path, trash); err != nil {
 		return err
 	}
+	p.trash = append(p.trash, trash)
 	p.report.count(key.kind, obj.size)
 	return nil
 }

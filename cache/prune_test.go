@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/fbuild/fbuild/tree"
 )
@@ -338,6 +340,60 @@ func TestPruneNeverBetweenRecordAndBlob(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d of %d results were found", found, len(keys))
+}
+
+// Prune takes nothing away while somebody looks something up, and nobody finds
+// anything while Prune does.
+func TestGate(t *testing.T) {
+	s := open(t, t.TempDir())
+	r := putResult(t, s, "k", 10)
+	img := putResult(t, s, "other", 10)
+	r.setAge(t, s, time.Hour)
+	s = reopen(t, s)
+	inTime := func(what string, do func()) (over chan struct{}) {
+		over = make(chan struct{})
+		go func() { defer close(over); do() }()
+		select {
+		case <-over:
+			t.Errorf("%s did not wait at the gate", what)
+		case <-time.After(30 * time.Millisecond):
+		}
+		return over
+	}
+	unlock, err := s.gate(unix.LOCK_EX)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []chan struct{}
+	for what, do := range map[string]func(){
+		"Record":    func() { _, _ = s.Record("step", img.key) },
+		"HasBlob":   func() { s.HasBlob(img.blob) },
+		"OpenBlob":  func() { _, _ = s.OpenBlob("sha256:" + tree.Digest(strings.Repeat("0", 64))) },
+		"Layer":     func() { _, _ = s.Layer(img.diffID) },
+		"LayerFile": func() { _, _ = s.LayerFile(img.diffID) },
+	} {
+		all = append(all, inTime(what, do))
+	}
+	unlock()
+	for _, over := range all {
+		<-over
+	}
+	if unlock, err = s.gate(unix.LOCK_SH); err != nil {
+		t.Fatal(err)
+	}
+	over := inTime("Prune", func() {
+		if _, err := s.Prune(t.Context(), PruneOptions{All: true}); err != nil {
+			t.Errorf("prune: %v", err)
+		}
+	})
+	if !r.holds(t, s) {
+		t.Error("a result went while the gate was held")
+	}
+	unlock()
+	<-over
+	if r.holds(t, s) {
+		t.Error("the result is still there")
+	}
 }
 
 func TestPruneDropsTreesContextsAndIndex(t *testing.T) {

@@ -60,7 +60,7 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	if err := create(dir); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	l, err := newLease(filepath.Join(dir, "tmp"))
+	l, err := takeLease(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
@@ -136,6 +136,7 @@ func create(dir string) error {
 	if err := probe(filepath.Join(dir, "tmp")); err != nil {
 		return err
 	}
+	layBallast(dir)
 	return initLayout(dir)
 }
 
