@@ -21,6 +21,7 @@ func TestMain(m *testing.M) {
 	os.Exit(testenv.InUserNS(m, map[string]func() int{
 		"hammer": hammerChild,
 		"hold":   holdChild,
+		"left":   leftChild,
 	}))
 }
 

@@ -219,6 +219,65 @@ func holder(t *testing.T, dir, what, name string) *osexec.Cmd {
 	return cmd
 }
 
+// leftChild prints what Leftovers and Prune may not remove.
+func leftChild() int {
+	s, err := Open(context.Background(), os.Args[1])
+	if err == nil {
+		for _, name := range s.Leftovers(context.Background()) {
+			fmt.Println("leftover", name)
+		}
+		var report PruneReport
+		report, err = s.Prune(context.Background(), PruneOptions{All: true})
+		for _, name := range report.Leftovers {
+			fmt.Println("prune", name)
+		}
+		err = errors.Join(err, s.Close())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "left:", err)
+		return 1
+	}
+	return 0
+}
+
+// LAWS 26: what belongs to subordinate ids is named, and is no error.
+func TestLeftoversOfOtherIDs(t *testing.T) {
+	testenv.NeedUserNS(t)
+	const owner = 1
+	s := open(t, filepath.Join(t.TempDir(), "store"))
+	dir := s.Dir()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	lease, materialised := filepath.Join(dir, "tmp", "run-1-dead"), filepath.Join(dir, "trees", "t")
+	for _, d := range []string{lease, materialised} {
+		if err := os.MkdirAll(filepath.Join(d, "root", "etc"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	age(t, dir, time.Hour)
+	err := filepath.WalkDir(dir, func(p string, _ os.DirEntry, err error) error {
+		if err == nil && !strings.Contains(p, "/root") { // below it another id owns everything
+			err = os.Chown(p, owner, owner)
+		}
+		return err
+	})
+	for up := filepath.Dir(dir); err == nil && up != os.TempDir(); up = filepath.Dir(up) {
+		err = os.Chmod(up, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := reexec.Command(t.Context(), "left", dir)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner, Gid: owner}}
+	out, err := cmd.Output()
+	want := fmt.Sprintf("leftover %s\nprune %s\nprune %s\n", lease, materialised, lease)
+	if err != nil || string(out) != want {
+		t.Errorf("leftovers: got %q, %v, want %q", out, err, want)
+	}
+}
+
 func TestLock(t *testing.T) {
 	s := open(t, t.TempDir())
 	var wg sync.WaitGroup
