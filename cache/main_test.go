@@ -9,20 +9,29 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/fbuild/fbuild/internal/pack"
+	"github.com/fbuild/fbuild/internal/reexec"
 	"github.com/fbuild/fbuild/internal/testenv"
 	"github.com/fbuild/fbuild/tree"
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(testenv.InUserNS(m, map[string]func() int{
+	children := map[string]func() int{
 		"hammer": hammerChild,
 		"hold":   holdChild,
 		"left":   leftChild,
-	}))
+	}
+	for _, arg := range os.Args[1:] {
+		if strings.HasPrefix(arg, "-test.fuzz") && !strings.HasPrefix(arg, "-test.fuzzcache") {
+			reexec.Main(children)
+			os.Exit(m.Run()) // a fuzzing worker's pipes do not survive another re-execution
+		}
+	}
+	os.Exit(testenv.InUserNS(m, children))
 }
 
 func open(t testing.TB, dir string) *Store {
