@@ -149,7 +149,7 @@ func TestCopyAttributes(t *testing.T) {
 	e := dst.Edit()
 	c := newCopier(e, copySpec{
 		Target: "/there/new/deep", Owner: &owner{10, 20}, Now: tree.Time{Sec: 100},
-		Mode: func(m uint32, dir bool) uint32 {
+		Mode: func(_ uint32, dir bool) uint32 {
 			if dir {
 				return 0o711
 			}
@@ -166,7 +166,7 @@ func TestCopyAttributes(t *testing.T) {
 		uid  uint32
 		sec  int64
 	}{
-		{"there", 0o700, 0, 100},     // a name came into being in it
+		{"there", 0o700, 0, 100},      // a name came into being in it
 		{"there/new", 0o755, 10, 100}, // made on the way
 		{"there/new/deep", 0o711, 10, 5},
 		{"there/new/deep/f", 0o600, 10, 7},

@@ -144,7 +144,9 @@ func TestRunKey(t *testing.T) {
 		{"a declared argument that is not used", func(w *world) { w.args = map[string]string{"A": "2"} }, false},
 		{"the command", func(w *world) { w.dockerfile = strings.Replace(w.dockerfile, "RUN x", "RUN y", 1) }, false},
 		{"exec form", func(w *world) { w.dockerfile = strings.Replace(w.dockerfile, "RUN x", `RUN ["x"]`, 1) }, false},
-		{"the shell", func(w *world) { w.dockerfile = strings.Replace(w.dockerfile, "RUN", "SHELL [\"/bin/bash\", \"-c\"]\nRUN", 1) }, false},
+		{"the shell", func(w *world) {
+			w.dockerfile = strings.Replace(w.dockerfile, "RUN", "SHELL [\"/bin/bash\", \"-c\"]\nRUN", 1)
+		}, false},
 		{"the environment", func(w *world) { w.dockerfile = strings.Replace(w.dockerfile, "E=1", "E=2", 1) }, false},
 		{"the user", func(w *world) { w.user = "app" }, false},
 		{"the directory", func(w *world) { w.dir = "/app" }, false},

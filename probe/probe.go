@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fbuild/fbuild/exec"
-	"github.com/fbuild/fbuild/internal/reexec"
 )
 
 // ErrNoFUSE says that the fuse recorder cannot work here; the error around it
@@ -38,13 +37,8 @@ func FUSE() error {
 	return f.Close()
 }
 
-// Check is one line of a report.
-type Check struct {
-	Name   string
-	OK     bool
-	Detail string // what was found, or why not
-	Hint   string // what would help, "" if nothing
-}
+// Check is one line of a report: what was found, or why not and what would help.
+type Check = exec.Check
 
 // Report is what a host can do.
 type Report struct {
@@ -58,10 +52,13 @@ type Report struct {
 func Host(ctx context.Context, store string) Report {
 	var r Report
 	r.add(kernel())
-	run := r.add(sandbox(ctx, &r))
-	r.add(ids())
+	sandbox := exec.Probe(ctx)
+	r.IDs = sandbox.Isolation
+	for _, c := range sandbox.Checks {
+		r.add(c)
+	}
 	fuse := r.add(fuse())
-	if run {
+	if sandbox.Err == nil {
 		r.Recorder = "walk"
 		if fuse {
 			r.Recorder = "fuse"
@@ -88,48 +85,9 @@ func kernel() Check {
 	return Check{Name: "kernel", OK: true, Detail: fmt.Sprintf("%s, %s (uid %d)", unix.ByteSliceToString(u.Release[:]), who, os.Geteuid())}
 }
 
-// sandbox starts and ends one, which tries user, mount and pid namespaces.
-func sandbox(ctx context.Context, r *Report) Check {
-	c := Check{Name: "namespaces"}
-	s, err := exec.Open(ctx, exec.Config{})
-	if err != nil {
-		c.Detail = err.Error()
-		c.Hint = "RUN needs unprivileged user namespaces; COPY-only Dockerfiles build without them"
-		return c
-	}
-	r.IDs = s.Isolation()
-	if err := s.Close(); err != nil {
-		c.Detail = err.Error()
-		return c
-	}
-	c.OK, c.Detail = true, "user, mount and pid namespaces work"
-	return c
-}
-
-func ids() Check {
-	c := Check{Name: "ids"}
-	m, err := reexec.HostMap(false)
-	if err != nil {
-		c.Detail = err.Error()
-		return c
-	}
-	switch m.Class {
-	case reexec.ClassSingle:
-		c.Detail = "one id only: chown and USER to other ids fail in a RUN"
-		c.Hint = "install uidmap and give the user ranges: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"
-		return c
-	case reexec.ClassRanges:
-		c.Detail = "subordinate ranges of /etc/subuid and /etc/subgid"
-	default:
-		c.Detail = "every id of the host"
-	}
-	c.OK = true
-	return c
-}
-
 func fuse() Check {
 	if err := FUSE(); err != nil {
-		return Check{Name: "fuse", Detail: err.Error(), Hint: "without it the walk recorder is used: slower, same images"}
+		return Check{Name: "fuse", Detail: err.Error() + "; without it the walk recorder is used: slower, same images"}
 	}
 	return Check{Name: "fuse", OK: true, Detail: "/dev/fuse can be used"}
 }
@@ -152,7 +110,7 @@ func place(dir string) Check {
 	name, bad := fsName(st.Type)
 	c.Detail = fmt.Sprintf("%s on %s, %s free", dir, name, gib(st.Bavail*uint64(st.Bsize)))
 	if bad != "" {
-		c.Hint = bad
+		c.Detail += ": " + bad
 		return c
 	}
 	c.OK = true

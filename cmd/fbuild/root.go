@@ -116,10 +116,7 @@ func (a *app) doctorCommand() *cobra.Command {
 				if !c.OK {
 					mark = "no "
 				}
-				fmt.Fprintf(a.stdout, "%s %-11s %s\n", mark, c.Name, c.Detail)
-				if c.Hint != "" {
-					fmt.Fprintf(a.stdout, "    %-11s hint: %s\n", "", c.Hint)
-				}
+				fmt.Fprintf(a.stdout, "%s %-24s %s\n", mark, c.Name, c.Detail)
 			}
 			if r.Recorder == "" {
 				return errDoctor
