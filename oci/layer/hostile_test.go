@@ -63,19 +63,19 @@ func TestReadStopsBombs(t *testing.T) {
 			return z
 		},
 	}
-	const size = 48 << 20
+	const size = 24 << 20
 	for name, z := range codecs {
 		t.Run(name, func(t *testing.T) {
 			blob := zerosBlob(t, size, z)
 			var out counter
-			_, _, err := Read(context.Background(), bytes.NewReader(blob), testPack, &out, Limits{MaxSize: 8 << 20})
+			_, _, err := Read(context.Background(), bytes.NewReader(blob), testPack, &out, Limits{MaxSize: 4 << 20})
 			if !errors.Is(err, ErrTooLarge) {
 				t.Errorf("Read: got %v, want %v", err, ErrTooLarge)
 			}
-			if out.n > 12<<20 {
-				t.Errorf("written before it stopped: got %d bytes, want about 8 MiB", out.n)
+			if out.n > 8<<20 {
+				t.Errorf("written before it stopped: got %d bytes, want about 4 MiB", out.n)
 			}
-			if err := read1(blob, Limits{MaxSize: 8 << 20, MaxRatio: 100_000}); err != nil {
+			if err := read1(blob, Limits{MaxSize: 4 << 20, MaxRatio: 100_000}); err != nil {
 				t.Errorf("a ratio that is allowed: got %v", err)
 			}
 			if err := read1(blob, Limits{}); err != nil {
@@ -246,5 +246,35 @@ func TestNotesEnd(t *testing.T) {
 	_, info, _ := mustRead(t, tarOf(t, ents...))
 	if got, want := len(info.Notes), maxNotes+1; got != want || !strings.Contains(info.Notes[want-1], "30 more") {
 		t.Errorf("notes: got %d, %q, want %d", got, info.Notes[got-1], want)
+	}
+}
+
+// A small tar must not take all memory or time by deep paths of its own or by
+// symlinks that lead a long way.
+func TestIndexHasBudgets(t *testing.T) {
+	deep := func(i int) *entry {
+		return &entry{typ: typeFile, name: strings.Repeat(string(rune('a'+i%26))+string(rune('a'+i/26))+"/", 80) + "f"}
+	}
+	ix := newIndex(&notes{}, Limits{}.withDefaults(), false)
+	ix.budget = 1 << 20
+	var err error
+	n := 0
+	for ; err == nil && n < 100; n++ {
+		err = ix.add(deep(n))
+	}
+	if !errors.Is(err, ErrTooLarge) || n > 30 {
+		t.Errorf("deep paths: got %v after %d entries, want %v after about 25", err, n, ErrTooLarge)
+	}
+
+	ix = newIndex(&notes{}, Limits{}.withDefaults(), false)
+	ix.steps = 100_000
+	if err := ix.add(&entry{typ: typeSymlink, name: "l", link: strings.Repeat("./", 2000)}); err != nil {
+		t.Fatal(err)
+	}
+	for n, err = 0, nil; err == nil && n < 100; n++ {
+		err = ix.add(&entry{typ: typeFile, name: "l/x" + strings.Repeat("x", n) + "/f"})
+	}
+	if !errors.Is(err, ErrTooLarge) {
+		t.Errorf("long symlinks: got %v, want %v", err, ErrTooLarge)
 	}
 }

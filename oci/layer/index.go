@@ -40,7 +40,8 @@ type index struct {
 	notes  *notes
 	adding bool  // the archive of an ADD: it has no layers below and no whiteouts
 	left   int64 // entries that may still come
-	bytes  int64 // memory that the result takes, about
+	budget int64 // bytes of memory that the result may still take, about
+	steps  int64 // names that paths may still lead through
 
 	// The directory of the entry before, and what it was called.
 	lastName string
@@ -48,7 +49,7 @@ type index struct {
 }
 
 func newIndex(n *notes, lim Limits, adding bool) *index {
-	return &index{notes: n, left: lim.MaxEntries, adding: adding}
+	return &index{notes: n, left: lim.MaxEntries, adding: adding, budget: maxIndex, steps: maxSteps}
 }
 
 // add plays one entry.
@@ -92,7 +93,7 @@ func (ix *index) checkName(p string) (skip bool, err error) {
 		return false, fmt.Errorf("%w: path of %d bytes, %.60q, is too long or has a NUL", ErrCorrupt, len(p), p)
 	}
 	if !strings.Contains(p, whPrefix) && len(p) <= maxName {
-		return false, ix.charge(len(p))
+		return false, ix.charge(len(p) + nodeCost)
 	}
 	for rest, part, last := p, "", false; !last; {
 		part, rest, last = cutPart(rest)
@@ -110,7 +111,7 @@ func (ix *index) checkName(p string) (skip bool, err error) {
 			return true, nil
 		}
 	}
-	return false, ix.charge(len(p))
+	return false, ix.charge(len(p) + nodeCost)
 }
 
 func cutPart(s string) (part, rest string, last bool) {
@@ -118,10 +119,10 @@ func cutPart(s string) (part, rest string, last bool) {
 	return part, rest, !found
 }
 
-// charge bounds the memory of the result: 64 bytes for a node's place, and n.
+// charge takes n bytes off the memory that the result may take.
 func (ix *index) charge(n int) error {
-	if ix.bytes += int64(n) + 64; ix.bytes > maxIndex {
-		return fmt.Errorf("%w: names and attributes take more than %d bytes", ErrTooLarge, int64(maxIndex))
+	if ix.budget -= int64(n); ix.budget < 0 {
+		return fmt.Errorf("%w: names and attributes take more memory than %d bytes", ErrTooLarge, int64(maxIndex))
 	}
 	return nil
 }
@@ -153,18 +154,21 @@ func (ix *index) whiteout(p, dirName, name string) error {
 	if name == "" || name == "." || name == ".." {
 		return fmt.Errorf("%w: whiteout %q names nothing", ErrCorrupt, p)
 	}
-	dir.kid(name).hidden = true
+	ix.kid(dir, name).hidden = true
 	return nil
 }
 
-// kid returns the place called name, made if need be.
-func (p *place) kid(name string) *place {
+// kid returns the place called name in p, made if need be. What it costs is
+// found out at the next charge.
+func (ix *index) kid(p *place, name string) *place {
 	k := p.kids[name]
 	if k == nil {
 		k = &place{}
 		if p.kids == nil {
 			p.kids = map[string]*place{}
+			ix.budget -= mapCost
 		}
+		ix.budget -= placeCost
 		p.kids[name] = k
 	}
 	return k
@@ -197,6 +201,9 @@ func (ix *index) resolve(p, dirName string, create bool) (*place, string, error)
 	places, names := []*place{&ix.root}, []string{}
 	rest, follows, length := strings.Split(dirName, "/"), 0, 0
 	for len(rest) > 0 {
+		if ix.steps--; ix.steps < 0 {
+			return nil, "", fmt.Errorf("%w: its paths lead through too many symlinks", ErrTooLarge)
+		}
 		name := rest[0]
 		rest = rest[1:]
 		switch name {
@@ -212,7 +219,7 @@ func (ix *index) resolve(p, dirName string, create bool) (*place, string, error)
 		cur := places[len(places)-1]
 		var next *place
 		if cur != nil && create {
-			next = cur.kid(name)
+			next = ix.kid(cur, name)
 		} else if cur != nil {
 			next = cur.kids[name]
 		}
@@ -224,6 +231,7 @@ func (ix *index) resolve(p, dirName string, create bool) (*place, string, error)
 				places, names, length = places[:1], names[:0], 0
 			}
 			rest = slices.Concat(strings.Split(next.node.Target, "/"), rest)
+			ix.steps -= int64(len(rest))
 			continue
 		}
 		if next != nil && !next.isDir() {
@@ -279,7 +287,7 @@ func (ix *index) link(dir *place, name, p, target string) error {
 func (ix *index) put(dir *place, name string, n *tree.Node, linkTo string) error {
 	k := dir.kids[name]
 	if k == nil {
-		k = dir.kid(name)
+		k = ix.kid(dir, name)
 	} else {
 		ix.lastDir = nil // the way to it may have led through k
 	}
@@ -288,61 +296,6 @@ func (ix *index) put(dir *place, name string, n *tree.Node, linkTo string) error
 	}
 	k.node, k.linkTo = n, linkTo
 	return nil
-}
-
-// changes returns what the layer says, in order.
-func (ix *index) changes() (tree.Changes, error) {
-	w := walker{notes: ix.notes}
-	if ix.root.opaque {
-		w.cs = append(w.cs, tree.Change{Opaque: true})
-	}
-	w.kids("", &ix.root)
-	return w.cs, w.err
-}
-
-type walker struct {
-	cs    tree.Changes
-	notes *notes
-	bytes int64
-	err   error
-}
-
-func (w *walker) kids(path string, p *place) {
-	names := make([]string, 0, len(p.kids))
-	for name := range p.kids {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		if strings.HasPrefix(name, whMeta) {
-			w.notes.add("%q is left out: it belongs to aufs", tree.Join(path, name))
-			continue
-		}
-		w.place(tree.Join(path, name), p.kids[name])
-	}
-}
-
-func (w *walker) place(path string, p *place) {
-	if w.err != nil {
-		return
-	}
-	if w.bytes += int64(len(path)) + 64; w.bytes > 2*maxIndex {
-		w.err = fmt.Errorf("%w: names take more than %d bytes", ErrTooLarge, int64(2*maxIndex))
-		return
-	}
-	switch {
-	case p.node != nil && p.node.Kind == tree.Dir:
-		w.cs = append(w.cs, tree.Change{Path: path, Node: p.node, Opaque: p.hidden || p.opaque})
-	case p.node != nil:
-		w.cs = append(w.cs, tree.Change{Path: path, Node: p.node})
-	case p.linkTo != "":
-		w.cs = append(w.cs, tree.Change{Path: path, LinkTo: p.linkTo})
-	case p.hidden:
-		w.cs = append(w.cs, tree.Change{Path: path})
-	case p.opaque:
-		w.cs = append(w.cs, tree.Change{Path: path, Opaque: true})
-	}
-	w.kids(path, p)
 }
 
 // readAll plays a whole archive to the end of its stream.

@@ -22,9 +22,13 @@ const (
 	// maxSpecial bounds a PAX header, a GNU long name and a sparse map, as
 	// archive/tar does: what is longer, docker and containerd refuse too.
 	maxSpecial = 1 << 20
-	// maxIndex bounds the names, targets, xattrs and extents of all entries
-	// together, in bytes of memory.
-	maxIndex = 1 << 30
+	// maxIndex bounds the memory that the entries of a layer take, about; ten
+	// million ordinary ones fit.
+	maxIndex = 4 << 30
+	// What a node, a name in a directory and a directory with a first name take.
+	nodeCost, placeCost, mapCost = 200, 100, 400
+	// maxSteps bounds the names that all paths lead through: a minute's work.
+	maxSteps = 1 << 30
 	// maxNotes bounds what a hostile layer can have us say.
 	maxNotes = 20
 	// maxSeconds bounds times, either side of 1970: 35,000 years.

@@ -10,6 +10,7 @@ import (
 	"io"
 	osexec "os/exec"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -344,3 +345,54 @@ func TestWriteTarEqualsSeal(t *testing.T) {
 		t.Errorf("WriteTar: got %v, want %v", err, boom)
 	}
 }
+
+// endless gives any number of bytes without holding them.
+type endless struct{ block []byte }
+
+func (e endless) Open(n *tree.Node) (io.ReadCloser, error) {
+	return io.NopCloser(io.LimitReader(&cycle{b: e.block}, n.Size)), nil
+}
+
+type cycle struct {
+	b  []byte
+	at int
+}
+
+func (c *cycle) Read(p []byte) (int, error) {
+	n := copy(p, c.b[c.at:])
+	c.at = (c.at + n) % len(c.b)
+	return n, nil
+}
+
+// Memory does not grow with the files.
+func TestSealMemory(t *testing.T) {
+	old := debug.SetGCPercent(10)
+	defer debug.SetGCPercent(old)
+	n := nodeAt(tree.File, 0o644)
+	n.Size = 96 << 20
+	var before, after runtime.MemStats
+	var peak uint64
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	sample := func() {
+		runtime.ReadMemStats(&after)
+		peak = max(peak, after.HeapAlloc-min(before.HeapAlloc, after.HeapAlloc))
+	}
+	var out counter
+	w := writerFunc(func(p []byte) (int, error) {
+		if out.n>>20 != (out.n+int64(len(p)))>>20 {
+			sample()
+		}
+		return out.Write(p)
+	})
+	if _, err := Seal(context.Background(), w, tree.Changes{{Path: "f", Node: n}}, endless{compressible(1 << 20)}, Options{Level: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if peak == 0 || peak > 48<<20 {
+		t.Errorf("heap while sealing %d bytes: got %d more, want less than 48 MiB", n.Size, peak)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

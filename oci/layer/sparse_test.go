@@ -119,20 +119,26 @@ func TestSealKeepsHoles(t *testing.T) {
 	}
 }
 
-// Others read our sparse files: archive/tar, GNU tar and umoci.
-func TestSparseForOthers(t *testing.T) {
+// sealedSparse is a tar of a sparse file "a-file" and a file "b".
+func sealedSparse(t *testing.T) (blob []byte, n *tree.Node, want string) {
+	t.Helper()
 	p := packs{}
-	n := fileNode(p, spoolPack, "head")
+	n = fileNode(p, spoolPack, "head")
 	p[spoolPack] = append(p[spoolPack], "tail"...)
 	n.Extents = append(n.Extents, tree.Extent{Len: 3<<20 + 7}, tree.Extent{Pack: spoolPack, Off: 4, Len: 4}, tree.Extent{Len: 2 << 20})
 	n.Size = 4 + 3<<20 + 7 + 4 + 2<<20
 	n.Xattrs = []tree.Xattr{{Name: "user.x", Value: "y"}}
-	want := content(t, p, n)
-	blob, _ := seal(t, tree.Changes{{Path: "a-file", Node: n}, {Path: "b", Node: fileNode(p, spoolPack, "b")}}, p, Options{Compression: "uncompressed"})
+	want = content(t, p, n)
+	blob, _ = seal(t, tree.Changes{{Path: "a-file", Node: n}, {Path: "b", Node: fileNode(p, spoolPack, "b")}}, p, Options{Compression: "uncompressed"})
 	if len(blob) > 100_000 {
 		t.Fatalf("tar: got %d bytes, want a sparse one", len(blob))
 	}
+	return blob, n, want
+}
 
+// Others read our sparse files: archive/tar, GNU tar and (below) umoci.
+func TestSparseForOthers(t *testing.T) {
+	blob, n, want := sealedSparse(t)
 	r := tar.NewReader(bytes.NewReader(blob))
 	h, err := r.Next()
 	if err != nil || h.Name != "a-file" || h.Size != n.Size || h.Typeflag != tar.TypeReg {
@@ -150,8 +156,12 @@ func TestSparseForOthers(t *testing.T) {
 		}
 		checkDisk(t, "GNU tar", dir, want)
 	}
+}
+
+func TestSparseForUmoci(t *testing.T) {
 	testenv.NeedRoot(t)
 	log.SetHandler(discard.New())
+	blob, _, want := sealedSparse(t)
 	dir := t.TempDir()
 	if err := umoci.UnpackLayer(dir, bytes.NewReader(blob), nil); err != nil {
 		t.Fatalf("umoci: %v", err)
