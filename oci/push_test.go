@@ -1,0 +1,205 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	ggcr "github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+)
+
+func checkPushed(t testing.TB, ref string, b *Built) {
+	t.Helper()
+	parsed, err := name.ParseReference(ref)
+	must(t, err)
+	img, err := ggcr.Image(parsed)
+	if err != nil {
+		t.Errorf("%s: %v", ref, err)
+		return
+	}
+	if err := validate.Image(img); err != nil {
+		t.Errorf("%s: validate.Image: %v", ref, err)
+	}
+	if got, err := img.Digest(); err != nil || got != b.Desc.Digest {
+		t.Errorf("%s: got %s, %v, want %s", ref, got, err, b.Desc.Digest)
+	}
+}
+
+func TestPush(t *testing.T) {
+	f, second := newRegistry(t), newRegistry(t)
+	r := testRemote(t, RemoteOptions{})
+	b := build(t, layersOf(t, randomImage(t, 200_000, 6)), AssembleOptions{})
+	names := []string{f.host + "/a/app:v1", f.host + "/a/app:v2", f.host + "/b/app:v1", second.host + "/app"}
+	last := map[string]Status{}
+	manifests := 0
+	digest, err := r.Push(t.Context(), names, b, func(s Status) {
+		last[s.Repo+string(s.Digest)] = s
+		if s.Manifest {
+			manifests++
+		}
+	})
+	if err != nil || digest != b.Digest() {
+		t.Fatalf("Push: got %s, %v, want %s", digest, err, b.Digest())
+	}
+	for _, n := range names {
+		checkPushed(t, n, b)
+	}
+	if manifests != 4 || len(last) != 3*(6+1+1) {
+		t.Errorf("progress: got %d manifests and %d things, want 4 and 24", manifests, len(last))
+	}
+	for key, s := range last {
+		if s.State == Pushing || s.Current != s.Total || s.Total == 0 {
+			t.Errorf("%s: last status is %+v, want it done", key, s)
+		}
+	}
+	f.forget()
+	if _, err := r.Push(t.Context(), []string{f.host + "/a/app:v3"}, b, func(s Status) {
+		if !s.Manifest && s.State != Exists {
+			t.Errorf("second push: got %+v, want every blob to exist", s)
+		}
+	}); err != nil {
+		t.Fatalf("Push again: %v", err)
+	}
+	if n := f.count("/uploads/"); n != 0 {
+		t.Errorf("second push: got %d uploads, want none", n)
+	}
+}
+
+// Layers of a base that lies in the same registry are mounted, not sent.
+func TestPushMountsBaseLayers(t *testing.T) {
+	for _, allowed := range []bool{true, false} {
+		f := newRegistry(t)
+		ref := f.put(t, "base/os:v1", randomImage(t, 1000, 2))
+		r := testRemote(t, RemoteOptions{})
+		base, err := r.Resolve(t.Context(), ref, amd64)
+		must(t, err)
+		b := build(t, append(base.Layers, layersOf(t, randomImage(t, 1000, 1))...), AssembleOptions{})
+		var mu sync.Mutex
+		var from []string
+		f.handle(func(w http.ResponseWriter, r *http.Request) bool {
+			q := r.URL.Query()
+			// The fake registry keeps blobs of all repositories in one place.
+			if r.Method == http.MethodHead && strings.HasPrefix(r.URL.Path, "/v2/app/blobs/") {
+				return regError(w, 404, "BLOB_UNKNOWN", "")
+			}
+			if q.Get("mount") == "" {
+				return false
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			from = append(from, q.Get("from"))
+			if !allowed {
+				return regError(w, 403, "DENIED", "no mounts here")
+			}
+			w.WriteHeader(http.StatusCreated)
+			return true
+		})
+		mounted := 0
+		_, err = r.Push(t.Context(), []string{f.host + "/app:v1"}, b, func(s Status) {
+			if s.State == Mounted {
+				mounted++
+			}
+		})
+		must(t, err)
+		want := 0
+		if allowed {
+			want = 2
+		}
+		if mounted != want || len(from) != 2 || from[0] != "base/os" {
+			t.Errorf("allowed=%v: got %d mounted, asked %v, want %d of base/os", allowed, mounted, from, want)
+		}
+		f.handle(nil)
+		checkPushed(t, f.host+"/app:v1", b)
+	}
+}
+
+func TestPushRefusedHalfWay(t *testing.T) {
+	for _, tc := range []struct {
+		name, method, path string
+		status             int
+		want               error
+	}{
+		{"at the start", http.MethodPost, "/uploads/", 403, ErrUnauthorized},
+		{"in a blob", http.MethodPut, "/uploads/", 403, ErrUnauthorized},
+		{"too large", http.MethodPut, "/uploads/", 413, ErrTooLarge},
+		{"at the manifest", http.MethodPut, "/manifests/", 400, ErrRegistry},
+		{"broken server", http.MethodPut, "/manifests/", 500, ErrRegistry},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := newRegistry(t)
+			f.handle(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method == tc.method && strings.Contains(r.URL.Path, tc.path) {
+					_, err := io.Copy(io.Discard, r.Body)
+					must2(err)
+					return regError(w, tc.status, "CODE", "the registry's words")
+				}
+				return false
+			})
+			b := build(t, layersOf(t, randomImage(t, 1000, 2)), AssembleOptions{})
+			_, err := testRemote(t, RemoteOptions{}).Push(t.Context(), []string{f.host + "/app:v1"}, b, nil)
+			if !errors.Is(err, tc.want) || !strings.Contains(err.Error(), "push "+f.host+"/app:v1") || !strings.Contains(err.Error(), "the registry's words") {
+				t.Errorf("got %v, want %v with image and words", err, tc.want)
+			}
+			f.handle(nil)
+			if _, err := testRemote(t, RemoteOptions{}).Head(t.Context(), f.host+"/app:v1"); !errors.Is(err, ErrNotFound) {
+				t.Errorf("tag after a refused push: got %v, want ErrNotFound", err)
+			}
+		})
+	}
+}
+
+func TestPushTriesAgain(t *testing.T) {
+	f := newRegistry(t)
+	var n atomic.Int32
+	f.handle(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPut {
+			return false
+		}
+		switch n.Add(1) {
+		case 1: // cut in the middle of the body
+			conn, _, err := w.(http.Hijacker).Hijack()
+			must2(err)
+			must2(conn.Close())
+			return true
+		case 2, 5:
+			_, err := io.Copy(io.Discard, r.Body)
+			must2(err)
+			return regError(w, 502, "UNKNOWN", "")
+		}
+		return false
+	})
+	b := build(t, layersOf(t, randomImage(t, 3_000_000, 1)), AssembleOptions{})
+	_, err := testRemote(t, RemoteOptions{}).Push(t.Context(), []string{f.host + "/app:v1"}, b, nil)
+	must(t, err)
+	checkPushed(t, f.host+"/app:v1", b)
+}
+
+// A layer that cannot be read is our fault, not the registry's, and is not
+// tried again.
+func TestPushOfABadLayer(t *testing.T) {
+	f := newRegistry(t)
+	b := build(t, layersOf(t, randomImage(t, 1000, 1)), AssembleOptions{})
+	var opens atomic.Int32
+	b.Layers[0].Open = func(context.Context) (io.ReadCloser, error) {
+		opens.Add(1)
+		return io.NopCloser(strings.NewReader(strings.Repeat("x", int(b.Layers[0].Desc.Size)))), nil
+	}
+	_, err := testRemote(t, RemoteOptions{}).Push(t.Context(), []string{f.host + "/app:v1"}, b, nil)
+	if !errors.Is(err, ErrDigest) || opens.Load() != 1 {
+		t.Errorf("got %v after %d tries, want ErrDigest after one", err, opens.Load())
+	}
+}
+
+func TestPushRefusesDigestsAsNames(t *testing.T) {
+	b := build(t, nil, AssembleOptions{})
+	if _, err := NewRemote(RemoteOptions{}).Push(t.Context(), []string{"app@sha256:" + someHex}, b, nil); !errors.Is(err, ErrRef) {
+		t.Errorf("got %v, want ErrRef", err)
+	}
+}
