@@ -2,7 +2,6 @@ package build
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/oci"
+	"github.com/fbuild/fbuild/progress"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -31,17 +31,14 @@ func (r *stageRun) base(ctx context.Context, p v1.Platform) (*base, error) {
 	if r.stage.Context != "" {
 		name = r.stage.Context
 	}
-	step := b.opts.Progress.Step(r.title("FROM " + name))
 	if dir, ok := b.contextDir(name); ok {
-		bs, err := b.dirBase(ctx, name, dir, p)
-		step.Done(err)
-		return bs, err
+		return b.dirBase(ctx, name, dir, p, b.opts.Progress.Step(r.title("FROM "+name)))
 	}
 	bs, err := b.base(ctx, name, p)
 	if err != nil {
-		step.Done(err)
 		return nil, err
 	}
+	step := b.opts.Progress.Step(r.title("FROM " + name))
 	r.pull = &pull{step: step, left: len(bs.fs.layers())}
 	for _, l := range bs.fs.layers() {
 		l.shows(r.pull)
@@ -222,13 +219,13 @@ func (b *builder) known(ctx context.Context, key Key, name string, p v1.Platform
 
 // dirBase is a named context that is a directory, used as a base: its files on an
 // empty image.
-func (b *builder) dirBase(ctx context.Context, name, dir string, p v1.Platform) (*base, error) {
+func (b *builder) dirBase(ctx context.Context, name, dir string, p v1.Platform, step *progress.Step) (*base, error) {
 	l, err := b.localContext(ctx, name, dir, nil)
 	if err != nil {
+		step.Done(err)
 		return nil, err
 	}
 	parent := &state{fs: &fsState{}, key: newKey("scratch").sum(), cfg: emptyConfig(p)}
-	step := b.opts.Progress.Step("[context " + name + "] load from client")
 	c := &copyRun{
 		b: b, parent: parent, tr: &dockerfile.Transfer{Sources: []string{"."}, Target: "/"},
 		src: &copySource{local: l}, step: step,
@@ -237,7 +234,7 @@ func (b *builder) dirBase(ctx context.Context, name, dir string, p v1.Platform) 
 	res, _, err := c.do(ctx)
 	step.Done(err)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("context %s", name), err)
+		return nil, fmt.Errorf("build context %s: %w", name, err)
 	}
 	cfg := parent.cfg
 	if res.layer != nil {

@@ -256,6 +256,7 @@ func loadFile(f *buildFlags, o *build.Options) error {
 	o.File, err = dockerfile.Parse(name, src, opts)
 	step.Done(err)
 	if err != nil {
+		o.File = &dockerfile.File{Name: name, Lines: strings.Split(string(src), "\n")} // to show the place
 		return err
 	}
 	epoch, ok, err := o.File.Epoch()

@@ -59,7 +59,10 @@ func explain(err error) (text, hint string, code int) {
 	var step *build.StepError
 	var parse *dockerfile.ParseError
 	if errors.As(err, &step) && !errors.As(err, &parse) {
-		text = fmt.Sprintf("failed to build: line %d: %s: %v", step.Location.Start, oneLine(step.Instruction), err)
+		text = fmt.Sprintf("failed to build: line %d: %v", step.Location.Start, err)
+		if step.Command == "" {
+			text = fmt.Sprintf("failed to build: line %d: %s: %v", step.Location.Start, oneLine(step.Instruction), err)
+		}
 	}
 	return text, hintOf(err), exitFailed
 }
