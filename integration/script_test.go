@@ -57,7 +57,7 @@ func params(l leg, files []string) testscript.Params {
 			}
 			h.t, _ = env.T().(testing.TB)
 			env.Vars = append(env.Vars, h.env...)
-			env.Vars = append(env.Vars, "STORE="+h.store, "REGISTRY="+suite.reg.host(), "BASES="+suite.bases, "RECORDER="+l.recorder)
+			env.Vars = append(env.Vars, "LEG="+l.String(), "STORE="+h.store, "REGISTRY="+suite.reg.host(), "BASES="+suite.bases, "RECORDER="+l.recorder)
 			env.Values[homeKey{}] = h
 			env.Defer(func() {
 				for _, p := range h.leftovers() {

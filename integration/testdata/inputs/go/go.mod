@@ -1,0 +1,14 @@
+module example.com/pack
+
+go 1.26.0
+
+require (
+	github.com/klauspost/compress v1.20.2
+	github.com/spf13/cobra v1.10.2
+	golang.org/x/sync v0.23.0
+)
+
+require (
+	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/spf13/pflag v1.0.9 // indirect
+)
