@@ -174,6 +174,7 @@ func TestReadCorrupt(t *testing.T) {
 		{"whiteout of nothing", tarOf(t, file("d/.wh.", "")), "names nothing"},
 		{"whiteout of the parent", tarOf(t, file("d/.wh...", "")), "names nothing"},
 		{"below a file", tarOf(t, file("f", ""), file("f/x", "")), `"f/x" stands below`},
+		{"below a file by way of itself", tarOf(t, dir("d/k/", 0o755), symlink("l", "d/k/.."), file("l/k", ""), file("l/z", "")), `"l/z" stands below`},
 		{"link to a directory", tarOf(t, dir("d/", 0o755), link("l", "d")), `directory "d"`},
 		{"link to the root", tarOf(t, link("l", "/")), "no file"},
 		{"link below a file", tarOf(t, file("f", ""), link("l", "f/x")), `hard link to "f/x"`},
@@ -235,6 +236,16 @@ func TestGlobalHeader(t *testing.T) {
 	_, info, _ = mustRead(t, tarOf(t, g(map[string]string{"uid": "7"}), file("f", "")))
 	if got := strings.Join(info.Notes, ""); !strings.Contains(got, `"uid"`) {
 		t.Errorf("notes: got %q, want the record named", got)
+	}
+}
+
+// A global header ends what was said before it, for archive/tar and so for docker.
+func TestGlobalHeaderDropsLocal(t *testing.T) {
+	g := tarOf(t, ent{Header: tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "c"}}}, file("f", ""))
+	raw := append(paxBlocks("x", paxFormat("path", "other")), g...)
+	cs, _, _ := mustRead(t, raw)
+	if got, want := cs[0].Path, "f"; got != want {
+		t.Errorf("path: got %q, want %q", got, want)
 	}
 }
 
