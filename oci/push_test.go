@@ -181,6 +181,26 @@ func TestPushTriesAgain(t *testing.T) {
 	checkPushed(t, f.host+"/app:v1", b)
 }
 
+// A token may end while a blob is sent: its bytes are sent again from the start.
+func TestTokenEndsDuringUpload(t *testing.T) {
+	f := newRegistry(t)
+	auth := &bearerAuth{f: f, uses: 1000, left: map[string]int{}}
+	var n atomic.Int32
+	f.handle(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPut && n.Add(1) == 1 {
+			auth.expire()
+		}
+		return auth.handle(w, r)
+	})
+	b := build(t, layersOf(t, randomImage(t, 300_000, 1)), AssembleOptions{})
+	r := testRemote(t, RemoteOptions{ConfigDir: dockerConfig(t, f.host, testUser, testPassword)})
+	if _, err := r.Push(t.Context(), []string{f.host + "/app:v1"}, b, nil); err != nil {
+		t.Fatalf("Push: %v", err)
+	}
+	f.handle(nil)
+	checkPushed(t, f.host+"/app:v1", b)
+}
+
 // A layer that cannot be read is our fault, not the registry's, and is not
 // tried again.
 func TestPushOfABadLayer(t *testing.T) {

@@ -234,7 +234,7 @@ func TestBasicAndBearerAuth(t *testing.T) {
 			f := newRegistry(t)
 			ref := f.put(t, "a/app:v1", imageFor(t, amd64))
 			f.handle(basicAuth)
-			auth := &bearerAuth{f: f, uses: 1000}
+			auth := &bearerAuth{f: f, uses: 1000, left: map[string]int{}}
 			if kind != "basic" {
 				f.handle(auth.handle)
 			}
