@@ -86,8 +86,17 @@ func (p *pull) opened() {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.left--; p.left == 0 && p.begun {
+	if p.left--; p.left == 0 {
+		p.finish()
+	}
+}
+
+// finish ends the step; again it does nothing.
+func (p *pull) finish() {
+	if p.begun {
 		p.step.Done(nil)
+	} else {
+		p.step.Cached()
 	}
 }
 
@@ -105,11 +114,7 @@ func (p *pull) end() {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.begun {
-		p.step.Done(nil) // nothing where it was done before
-	} else {
-		p.step.Cached()
-	}
+	p.finish()
 }
 
 // wait returns when the layer is sealed and durable.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"time"
 
@@ -147,12 +148,37 @@ func (l *fsLayer) seal(ctx context.Context, b *builder) error {
 	if _, _, err := w.Commit(sealed.Digest); err != nil {
 		return err
 	}
+	if b.opts.Check {
+		if err := b.checkSealed(ctx, sealed, l.changes); err != nil {
+			return err
+		}
+	}
 	if err := b.store.PutLayer(sealed.DiffID, l.changes); err != nil {
 		return err
 	}
 	l.diffID = sealed.DiffID
 	l.desc, err = sealedDescriptor(sealed)
 	return err
+}
+
+// checkSealed reads a sealed layer back: it must mean the changes that it was
+// made of (LAWS 13).
+func (b *builder) checkSealed(ctx context.Context, sealed layer.Sealed, want tree.Changes) error {
+	f, err := b.store.OpenBlob(sealed.Digest)
+	if err != nil {
+		return err
+	}
+	got, info, err := layer.Read(ctx, f, "tar-00000000000000000000000000000000", io.Discard, layer.Limits{})
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("check layer %s: %w", sealed.Digest, err)
+	}
+	if info.DiffID != sealed.DiffID {
+		return fmt.Errorf("check layer %s: read back as %s, sealed as %s", sealed.Digest, info.DiffID, sealed.DiffID)
+	}
+	if g, w := tree.Format(got), tree.Format(want); g != w {
+		return fmt.Errorf("check layer %s: it does not mean what it was made of:\n%s\nwant\n%s", sealed.Digest, g, w)
+	}
+	return nil
 }
 
 func sealedDescriptor(s layer.Sealed) (v1.Descriptor, error) {

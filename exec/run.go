@@ -21,7 +21,7 @@ type Mount struct {
 	Type string
 	// Source is what is bound: a path as the sandbox sees it (the host's, and what helpers mounted in the sandbox).
 	Source string
-	// Target is absolute inside the root; it exists and no component is a symlink.
+	// Target is absolute inside the root; it exists, unless it lies below /dev, and no component is a symlink.
 	Target   string
 	ReadOnly bool
 	// Options are those of a tmpfs (size=..., mode=...).
