@@ -33,10 +33,10 @@ import (
 
 // ErrCorrupt is returned for a stream that is cut short, damaged, or that says
 // what no file system can hold.
-var ErrCorrupt = errors.New("corrupt layer")
+var ErrCorrupt = errors.New("corrupt archive")
 
 // ErrTooLarge is returned for a stream that exceeds its Limits.
-var ErrTooLarge = errors.New("layer exceeds the limits")
+var ErrTooLarge = errors.New("archive exceeds the limits")
 
 // ErrNotArchive is returned by Extract for a file that is no tar in any known
 // compression, and by nothing else.
