@@ -30,8 +30,7 @@ func (s *Store) HasBlob(d tree.Digest) bool {
 		return false
 	}
 	defer unlock()
-	_, err = s.use(s.blobPath(d))
-	return err == nil
+	return s.use(s.blobPath(d)) == nil
 }
 
 // OpenBlob opens a blob for reading, with a lease on it until it is closed. It
@@ -45,7 +44,7 @@ func (s *Store) OpenBlob(d tree.Digest) (*os.File, error) {
 		return nil, fmt.Errorf("open blob %s: %w", d, err)
 	}
 	defer unlock()
-	if _, err := s.use(s.blobPath(d)); err != nil {
+	if err := s.use(s.blobPath(d)); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = ErrNotFound
 		}

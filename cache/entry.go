@@ -85,9 +85,14 @@ func (x *contentIndex) rebuild(db *badger.DB) {
 }
 
 func (x *contentIndex) stopped() bool {
+	select {
+	case <-x.stop:
+		return true
+	default:
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.off || x.ctx.Err() != nil
+	return x.off
 }
 
 // layerEntries are the contents of a layer whose digests stand in its index.

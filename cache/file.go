@@ -69,7 +69,7 @@ func writeFile(tmp, name string, data []byte, durable bool) (err error) {
 func publish(tmp, name string, durable bool) error {
 	err := os.Rename(tmp, name)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 			return err
 		}
 		err = os.Rename(tmp, name)
@@ -91,21 +91,21 @@ func syncDir(dir string) error {
 
 // use looks a regular file up and marks it as used by this Store. The caller
 // holds the gate.
-func (s *Store) use(name string) (fs.FileInfo, error) {
+func (s *Store) use(name string) error {
 	fi, err := os.Lstat(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", name)
+		return fmt.Errorf("%s: not a regular file", name)
 	}
 	if fi.ModTime().Before(s.lease.start) {
 		now := []unix.Timespec{{Nsec: unix.UTIME_NOW}, {Nsec: unix.UTIME_NOW}}
 		if err := unix.UtimesNanoAt(unix.AT_FDCWD, name, now, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return nil, fmt.Errorf("mark %s as used: %w", name, err)
+			return fmt.Errorf("mark %s as used: %w", name, err)
 		}
 	}
-	return fi, nil
+	return nil
 }
 
 // fileInfo is what a look at an object of the store tells.

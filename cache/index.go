@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -38,12 +37,11 @@ const (
 
 // contentIndex is the index, or the lack of one.
 type contentIndex struct {
-	s      *Store
-	dir    string
-	ready  chan struct{} // closed when the opening is over, however it ended
-	wg     sync.WaitGroup
-	ctx    context.Context // of the work in the background, see close
-	cancel context.CancelFunc
+	s     *Store
+	dir   string
+	ready chan struct{} // closed when the opening is over, however it ended
+	wg    sync.WaitGroup
+	stop  chan struct{} // closed to end the work in the background
 
 	mu       sync.Mutex
 	opened   time.Time // zero: not asked for yet
@@ -57,10 +55,11 @@ type contentIndex struct {
 	flushing map[tree.Digest][]byte // being written
 }
 
-func newContentIndex(ctx context.Context, s *Store) *contentIndex {
-	x := &contentIndex{s: s, dir: s.path("index"), ready: make(chan struct{}), pending: map[tree.Digest][]byte{}}
-	x.ctx, x.cancel = context.WithCancel(ctx)
-	return x
+func newContentIndex(s *Store) *contentIndex {
+	return &contentIndex{
+		s: s, dir: s.path("index"), pending: map[tree.Digest][]byte{},
+		ready: make(chan struct{}), stop: make(chan struct{}),
+	}
 }
 
 // get returns the database, or nil where there is none (yet). The first call
@@ -193,7 +192,7 @@ func (x *contentIndex) fail(damaged bool) {
 // close writes what is gathered and closes the index. A disk that hangs is not
 // waited for: what Badger did not write is built again.
 func (x *contentIndex) close() {
-	x.cancel()
+	close(x.stop)
 	x.mu.Lock()
 	used := !x.opened.IsZero()
 	x.closed = true

@@ -116,7 +116,7 @@ func (s *Store) useLayer(diffID tree.Digest) (name string, unlock func(), err er
 		return "", nil, err
 	}
 	name = s.recordPath(kindLayer, string(diffID))
-	if _, err := s.use(name); err != nil {
+	if err := s.use(name); err != nil {
 		unlock()
 		if errors.Is(err, fs.ErrNotExist) {
 			err = ErrNotFound

@@ -20,7 +20,7 @@ import (
 type PruneOptions struct {
 	All       bool          // everything that no image of index.json needs
 	Until     time.Duration // results not used for so long; nothing used since goes
-	KeepBytes int64         // results not used for longest, until the store takes no more than this
+	KeepBytes int64         // results not used for longest, until the rest takes no more than this
 }
 
 // PruneReport says what went.

@@ -57,13 +57,13 @@ func (s *Store) record(kind, key string) (Record, error) {
 	}
 	defer unlock()
 	name := s.recordPath(kind, key)
-	if _, err := s.use(name); err != nil {
+	if err := s.use(name); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = ErrNotFound
 		}
 		return Record{}, fmt.Errorf("read record %s %s: %w", kind, key, err)
 	}
-	_, k, r, err := readRecord(name, kind)
+	k, r, err := readRecord(name, kind)
 	if err == nil && k != key {
 		err = errCorrupt
 	}
@@ -77,24 +77,25 @@ func (s *Store) record(kind, key string) (Record, error) {
 	return r, nil
 }
 
-// readRecord reads a record file and checks that it is of its kind.
-func readRecord(name, kind string) (string, string, Record, error) {
+// readRecord reads a record file, checks that it is of its kind, and returns the
+// key as well.
+func readRecord(name, kind string) (key string, r Record, err error) {
 	fi, err := os.Lstat(name)
 	if err != nil {
-		return "", "", Record{}, err
+		return "", Record{}, err
 	}
 	if !fi.Mode().IsRegular() || fi.Size() > maxRecord {
-		return "", "", Record{}, fmt.Errorf("%w: impossible size", errCorrupt)
+		return "", Record{}, fmt.Errorf("%w: impossible size", errCorrupt)
 	}
 	data, err := os.ReadFile(name)
 	if err != nil {
-		return "", "", Record{}, err
+		return "", Record{}, err
 	}
 	k, key, r, err := decodeRecord(data)
 	if err == nil && k != kind {
 		err = fmt.Errorf("%w: of kind %q", errCorrupt, k)
 	}
-	return k, key, r, err
+	return key, r, err
 }
 
 // PutRecord stores a record in place of an older one. Its blobs and layers must

@@ -134,7 +134,7 @@ func (s *Store) scan(ctx context.Context, known map[objectKey]*object) (map[obje
 
 // recordRefs follows a record; one that does not verify leads nowhere.
 func recordRefs(path, kind string) []objectKey {
-	_, _, r, err := readRecord(path, kind)
+	_, r, err := readRecord(path, kind)
 	if err != nil {
 		return nil
 	}

@@ -71,7 +71,7 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 		synced: map[tree.PackID]bool{},
 	}
 	ctx, s.stopSweep = context.WithCancel(ctx)
-	s.index = newContentIndex(ctx, s)
+	s.index = newContentIndex(s)
 	s.swept.Go(func() { s.sweep(ctx) })
 	return s, nil
 }
@@ -142,7 +142,7 @@ func create(dir string) error {
 
 func makeFolders(dir string) error {
 	for _, f := range folders {
-		if err := os.Mkdir(filepath.Join(dir, f), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(filepath.Join(dir, f), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}

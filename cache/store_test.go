@@ -135,7 +135,7 @@ func TestSweep(t *testing.T) {
 				if err != nil || f == nil {
 					t.Fatalf("hold: %v", err)
 				}
-				defer f.Close()
+				defer func() { _ = f.Close() }() // only held
 			}
 			age(t, name, tt.age)
 			if left := s.Leftovers(t.Context()); len(left) > 0 {
@@ -175,7 +175,7 @@ func TestUsageAgreesWithDu(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := osexec.Command("du", "-s", "-B1", s.Dir()).Output()
+	out, err := osexec.CommandContext(t.Context(), "du", "-s", "-B1", s.Dir()).Output()
 	if err != nil {
 		t.Fatalf("du: %v", err)
 	}

@@ -57,11 +57,11 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 			return fs.SkipDir
 		}
 		if !isDir && st.Nlink > 1 {
-			if id := (inode{st.Dev, st.Ino}); linked[id] {
+			id := inode{st.Dev, st.Ino}
+			if linked[id] {
 				return nil
-			} else {
-				linked[id] = true
 			}
+			linked[id] = true
 		}
 		k := &u.Kinds[byKind[s.kindOf(p)]]
 		k.Bytes += st.Blocks * 512

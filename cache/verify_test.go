@@ -49,7 +49,7 @@ func TestVerify(t *testing.T) {
 			}
 		}, []string{"layer", "pack", "record"}},
 		{"tar", func(t *testing.T, s *Store, p parts) { damage(t, s.path("packs", string(p.tarID))) }, []string{"layer", "pack"}},
-		{"blob of an image", func(t *testing.T, s *Store, p parts) {
+		{"blob of an image", func(t *testing.T, s *Store, _ parts) {
 			img := putImage(t, s, "x:1", "image")
 			damage(t, s.blobPath(tree.Digest(img.Digest.String())))
 		}, []string{"blob", "image"}},

@@ -128,7 +128,7 @@ func TestReadExtents(t *testing.T) {
 					if !bytes.Equal(p[:got], want) {
 						t.Errorf("read %d at %d: got other bytes", n, off)
 					}
-					if atEnd := off+int64(n) > tt.node.Size; (err == io.EOF) != atEnd || err != nil && err != io.EOF {
+					if atEnd := off+int64(n) > tt.node.Size; errors.Is(err, io.EOF) != atEnd || err != nil && !errors.Is(err, io.EOF) {
 						t.Errorf("read %d at %d of %d: got %v, want EOF = %v", n, off, tt.node.Size, err, atEnd)
 					}
 				}
@@ -187,7 +187,7 @@ func TestLease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only held
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
 		t.Errorf("lock of a leased pack: got %v, want would block", err)
 	}
@@ -287,7 +287,7 @@ func TestWriter(t *testing.T) {
 	if err != nil {
 		t.Fatalf("half-made pack: %v", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only held
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
 		t.Errorf("lock of a half-made pack: got %v, want would block", err)
 	}
