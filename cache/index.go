@@ -222,6 +222,11 @@ func (x *contentIndex) shut() {
 		x.flushing = x.pending
 		x.flush(x.db)
 	}
+	if !x.room() {
+		// Closing writes, through mappings. The lock is held until the process
+		// ends, and then the index is thrown away: it was not closed.
+		return
+	}
 	// Without its sums the index is thrown away by whoever opens it next.
 	if err := x.closeDB(); err == nil && !x.discard {
 		_ = giveSums(x.dir, x.sums)

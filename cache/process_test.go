@@ -467,6 +467,43 @@ func TestPruneOnFullDisk(t *testing.T) {
 	}
 }
 
+// Badger writes through mappings, where a full disk is a SIGBUS that nobody can
+// catch: a disk that fills up while the index is open must not end the process.
+func TestDiskFillsUpUnderIndex(t *testing.T) {
+	testenv.NeedUserNS(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", indexRoom+16<<20)); err != nil {
+		t.Fatalf("mount tmpfs: %v", err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	}()
+	s, err := Open(t.Context(), filepath.Join(dir, "store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := putPack(t, s, []byte("contents"))
+	add := func() {
+		for i := range 2 * flushAt {
+			s.AddContent(digestBytes(fmt.Append(nil, i)), n.Extents)
+		}
+	}
+	add()
+	if s.index.get() == nil {
+		t.Fatal("the index is not open")
+	}
+	for i, err := 0, error(nil); err == nil; i++ {
+		err = os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), make([]byte, 4<<20), 0o600)
+	}
+	add()
+	s.FindContent(n.Digest, n.Size)
+	if err := s.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+}
+
 func manyChanges(n int) tree.Changes {
 	cs := make(tree.Changes, n)
 	for i := range cs {
