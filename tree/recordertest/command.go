@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +23,8 @@ func Children() map[string]func() int {
 // command runs a process in root that does what args say, as the first of a new
 // pid namespace: when it ends, so does all that it left behind (LAWS 12).
 func command(ctx context.Context, root string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	cmd := reexec.Command(ctx, "recordertest", append([]string{root}, args...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

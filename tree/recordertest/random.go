@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -139,6 +140,10 @@ var operations = []struct {
 	{"rm -r", func(a, _ string, k int) error {
 		if k%4 > 0 {
 			return nil
+		}
+		// RemoveAll opens the directory above, and would wait for a fifo's writer.
+		if info, err := os.Stat(filepath.Dir(a)); err != nil || !info.IsDir() {
+			return err
 		}
 		return os.RemoveAll(a)
 	}},
