@@ -3,6 +3,7 @@ package tree
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Change is one entry of a layer.
@@ -77,7 +78,7 @@ func (e *Editor) put(lower Tree, c *Change, first map[*Node]string) error {
 		return err
 	}
 	if c.LinkTo != "" {
-		return e.putLink(lower, p, c.LinkTo)
+		return e.putLink(lower, p, c.LinkTo, first)
 	}
 	if c.Node.Kind == Dir {
 		return e.Put(p, *c.Node)
@@ -90,8 +91,9 @@ func (e *Editor) put(lower Tree, c *Change, first map[*Node]string) error {
 }
 
 // putLink links p to what the lower tree has at target. Where this layer put
-// something else there, p gets the lower entry as a file of its own.
-func (e *Editor) putLink(lower Tree, p, target string) error {
+// something else there, p gets the lower entry as a file of its own, which later
+// links to the same target share.
+func (e *Editor) putLink(lower Tree, p, target string, first map[*Node]string) error {
 	lp, ln, err := lower.ResolveParent(target)
 	if err != nil {
 		return err
@@ -99,9 +101,13 @@ func (e *Editor) putLink(lower Tree, p, target string) error {
 	if ln == nil || ln.Kind == Dir {
 		return fmt.Errorf("hard link to %q, which is no file", target)
 	}
-	if now := e.Lookup(lp); now != nil && now.Kind == ln.Kind && slices.Equal(now.Extents, ln.Extents) && sameAttrs(now, ln) && now.Mtime == ln.Mtime {
+	if now := e.Lookup(lp); now != nil && now.Kind == ln.Kind && slices.Equal(now.Extents, ln.Extents) && sameAttrs(now, ln) && now.Mtime == ln.Mtime && !strings.HasPrefix(lp, p+"/") {
 		return e.Link(p, lp)
 	}
+	if twin, ok := first[ln]; ok && e.Lookup(twin) != nil {
+		return e.Link(p, twin)
+	}
+	first[ln] = p
 	return e.Put(p, *ln)
 }
 

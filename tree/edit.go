@@ -143,6 +143,9 @@ func (e *Editor) Link(p, target string) error {
 	if p == target || slices.Contains(t.links, p) {
 		return nil
 	}
+	if strings.HasPrefix(target, p+"/") {
+		return fmt.Errorf("link %q: %q stands below it", p, target)
+	}
 	dirPath, name := Split(p)
 	dir, err := e.dirAt(dirPath, &t.Mtime)
 	if err != nil {
@@ -150,9 +153,6 @@ func (e *Editor) Link(p, target string) error {
 	}
 	e.drop(p, dir.edit.kids[name])
 	t = e.Lookup(target) // again: dropping may have regrouped it
-	if t == nil || t.Kind == Dir {
-		return fmt.Errorf("link %q: %q stands below it", p, target)
-	}
 	names := t.links
 	if names == nil {
 		names = []string{target}
