@@ -10,7 +10,8 @@ import (
 type SameContent func(a, b *Node) (bool, error)
 
 // Diff returns what a layer must hold to make child out of parent, in the normal
-// form of LAWS 14: ancestors present; entries equal to the parent in content,
+// form of LAWS 14: ancestors present, the root itself never (no layer can carry
+// its attributes: unpackers ignore them); entries equal to the parent in content,
 // type, mode, owner, xattrs and mtime dropped; the mtime of a directory in which
 // no name changed is no difference; link groups complete where one of their
 // names is written; whiteouts for removed names, never opaque marks.
@@ -83,10 +84,10 @@ func (d *differ) dir(p string, a, b *Node) error {
 		}
 	}
 	attrs := b.Attrs()
-	if !changed || p == "" {
+	if !changed {
 		attrs.Mtime = a.Mtime
 	}
-	if !sameAttrs(a, b) || attrs.Mtime != a.Mtime {
+	if p != "" && (!sameAttrs(a, b) || attrs.Mtime != a.Mtime) {
 		d.out[p] = Change{Path: p, Node: &attrs}
 	}
 	return nil
