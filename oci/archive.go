@@ -57,7 +57,7 @@ func OpenArchive(ctx context.Context, file, tagOrDigest string, p Platform) (*Im
 	if _, ok := a.entries[dockerManifest]; ok {
 		img, err := openDockerSave(ctx, a, src, tagOrDigest, p)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", src.ref, err)
+			return nil, src.fail(err)
 		}
 		return img, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -59,6 +60,42 @@ type source struct {
 	ref  string // for errors
 	repo string // of a registry
 	open opener // blobs and manifests by descriptor
+	// label puts the place into an error, ref where it is nil.
+	label func(err error) error
+}
+
+// fail labels an error that leaves this package. A *PlatformError has its own.
+func (s *source) fail(err error) error {
+	var pe *PlatformError
+	switch {
+	case errors.As(err, &pe):
+		return err
+	case s.label != nil:
+		return s.label(err)
+	}
+	return fmt.Errorf("%s: %w", s.ref, err)
+}
+
+// openLayer opens a layer whose errors say where it is from.
+func (s *source) openLayer(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
+	r, err := s.open.verified(ctx, d)
+	if err != nil {
+		return nil, s.fail(fmt.Errorf("layer %s: %w", d.Digest, err))
+	}
+	return &labelled{r, s}, nil
+}
+
+type labelled struct {
+	io.ReadCloser
+	s *source
+}
+
+func (l *labelled) Read(p []byte) (int, error) {
+	n, err := l.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = l.s.fail(err)
+	}
+	return n, err
 }
 
 // document is what a manifest of any kind may hold.
@@ -120,7 +157,7 @@ func shorten(s string, limit int) string {
 func (s *source) image(ctx context.Context, raw []byte, desc v1.Descriptor, p Platform, depth int) (*Image, error) {
 	mt, err := kind(raw, desc.MediaType)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.ref, err)
+		return nil, err
 	}
 	desc.MediaType = mt
 	if mt.IsIndex() {
@@ -128,7 +165,7 @@ func (s *source) image(ctx context.Context, raw []byte, desc v1.Descriptor, p Pl
 	}
 	img, err := s.single(ctx, raw, desc)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.ref, err)
+		return nil, err
 	}
 	have, want := Normalize(configPlatform(img.Config)), Normalize(p)
 	if depth == 0 && have.OS != "" && (have.OS != want.OS || have.Architecture != want.Architecture) {
@@ -144,11 +181,11 @@ func configPlatform(c *v1.ConfigFile) Platform {
 // index chooses an index's best entry for p.
 func (s *source) index(ctx context.Context, raw []byte, p Platform, depth int) (*Image, error) {
 	if depth >= maxNesting {
-		return nil, fmt.Errorf("%s: %w: indexes are nested more than %d deep", s.ref, ErrInvalid, maxNesting)
+		return nil, fmt.Errorf("%w: indexes are nested more than %d deep", ErrInvalid, maxNesting)
 	}
 	idx, err := v1.ParseIndexManifest(bytes.NewReader(raw))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: parse index: %w", s.ref, ErrInvalid, err)
+		return nil, fmt.Errorf("%w: parse index: %w", ErrInvalid, err)
 	}
 	return s.choose(ctx, idx.Manifests, p, depth)
 }
@@ -172,7 +209,7 @@ func (s *source) choose(ctx context.Context, list []v1.Descriptor, p Platform, d
 	if best >= 0 {
 		raw, err := s.open.read(ctx, list[best], maxManifest, "manifest")
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", s.ref, err)
+			return nil, err
 		}
 		return s.image(ctx, raw, list[best], p, depth+1)
 	}
@@ -183,14 +220,14 @@ func (s *source) choose(ctx context.Context, list []v1.Descriptor, p Platform, d
 // are for.
 func (s *source) chooseByConfig(ctx context.Context, list []v1.Descriptor, p Platform, depth int, missing *PlatformError) (*Image, error) {
 	if len(list) > maxUnknown {
-		return nil, fmt.Errorf("%s: %w: an index of %d entries without a platform", s.ref, ErrInvalid, len(list))
+		return nil, fmt.Errorf("%w: an index of %d entries without a platform", ErrInvalid, len(list))
 	}
 	var best *Image
 	bestRank := -1
 	for _, d := range list {
 		raw, err := s.open.read(ctx, d, maxManifest, "manifest")
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", s.ref, err)
+			return nil, err
 		}
 		img, err := s.image(ctx, raw, d, p, depth+1)
 		if err != nil {
@@ -252,7 +289,7 @@ func (s *source) single(ctx context.Context, raw []byte, desc v1.Descriptor) (*I
 		}
 		img.Layers = append(img.Layers, Layer{
 			Desc: d, DiffID: tree.Digest(cfg.RootFS.DiffIDs[i].String()), Repo: s.repo,
-			Open: func(ctx context.Context) (io.ReadCloser, error) { return s.open.verified(ctx, d) },
+			Open: func(ctx context.Context) (io.ReadCloser, error) { return s.openLayer(ctx, d) },
 		})
 	}
 	return img, nil

@@ -65,20 +65,28 @@ type layoutReader struct {
 }
 
 func openIndexed(ctx context.Context, l *layoutReader, name string, p Platform) (*Image, error) {
+	img, err := l.resolve(ctx, name, p)
+	if err != nil {
+		return nil, l.fail(err)
+	}
+	return img, nil
+}
+
+func (l *layoutReader) resolve(ctx context.Context, name string, p Platform) (*Image, error) {
 	idx, err := l.index()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", l.ref, err)
+		return nil, err
 	}
 	list, err := l.find(idx, name)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", l.ref, err)
+		return nil, err
 	}
 	if len(list) > 1 {
 		return l.choose(ctx, list, p, 0)
 	}
 	raw, err := l.open.read(ctx, list[0], maxManifest, "manifest")
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", l.ref, err)
+		return nil, err
 	}
 	return l.image(ctx, raw, list[0], p, 0)
 }

@@ -146,16 +146,20 @@ func (r *Remote) Resolve(ctx context.Context, ref string, p Platform) (*Image, e
 	if err != nil {
 		return nil, err
 	}
-	img, err := r.resolve(ctx, parsed, p)
+	repo := parsed.Context()
+	src := &source{
+		ref: FullName(parsed), repo: repoName(repo), open: r.opener(repo),
+		label: func(err error) error { return remoteError("pull", parsed, err) },
+	}
+	img, err := r.resolve(ctx, src, parsed, p)
 	if err != nil {
-		return nil, remoteError("pull", parsed, err)
+		return nil, src.fail(err)
 	}
 	return img, nil
 }
 
-func (r *Remote) resolve(ctx context.Context, ref name.Reference, p Platform) (*Image, error) {
-	repo := ref.Context()
-	s, err := r.session(ctx, repo, []string{repo.Scope(transport.PullScope)})
+func (r *Remote) resolve(ctx context.Context, src *source, ref name.Reference, p Platform) (*Image, error) {
+	s, err := r.session(ctx, ref.Context(), []string{ref.Scope(transport.PullScope)})
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +167,6 @@ func (r *Remote) resolve(ctx context.Context, ref name.Reference, p Platform) (*
 	if err != nil {
 		return nil, err
 	}
-	src := &source{ref: FullName(ref), repo: repoName(repo), open: r.opener(repo)}
 	return src.image(ctx, raw, desc, p, 0)
 }
 
@@ -190,17 +193,13 @@ func (r *Remote) opener(repo name.Repository) opener {
 	return func(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
 		s, err := r.session(ctx, repo, []string{repo.Scope(transport.PullScope)})
 		if err != nil {
-			return nil, remoteError("pull", repo.Digest(d.Digest.String()), err)
+			return nil, err
 		}
 		kind := "blobs"
 		if d.MediaType.IsImage() || d.MediaType.IsIndex() || d.MediaType.IsSchema1() {
 			kind = "manifests"
 		}
-		body, err := s.open(ctx, kind, d)
-		if err != nil {
-			return nil, remoteError("pull", repo.Digest(d.Digest.String()), err)
-		}
-		return body, nil
+		return s.open(ctx, kind, d)
 	}
 }
 

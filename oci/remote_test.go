@@ -339,7 +339,7 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 		},
 		"token": func(w http.ResponseWriter, r *http.Request) bool {
 			if r.URL.Path == "/token" {
-				_, err := io.WriteString(w, `{"refresh_token":"`+testPassword+`"}`)
+				_, err := io.WriteString(w, `{"refresh_token":"0nly-the-server-knows"}`)
 				must2(err)
 				return true
 			}
@@ -351,7 +351,7 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 			f.handle(h)
 			r := testRemote(t, RemoteOptions{ConfigDir: dockerConfig(t, f.host, testUser, testPassword)})
 			_, err := r.Resolve(t.Context(), ref, amd64)
-			for _, secret := range []string{testPassword, "Ym9iOnMzY3Iz"} {
+			for _, secret := range []string{testPassword, "Ym9iOnMzY3Iz", "0nly-the-server-knows"} {
 				if err == nil || strings.Contains(err.Error(), secret) {
 					t.Errorf("got %v, want an error without %q", err, secret)
 				}
@@ -455,8 +455,9 @@ func TestBadBlobs(t *testing.T) {
 			f.handle(blobHandler(t, img, tc.send))
 			got, err := testRemote(t, RemoteOptions{}).Resolve(t.Context(), ref, amd64)
 			must(t, err)
-			if _, err := readLayer(t, got.Layers[0]); !errors.Is(err, tc.want) {
-				t.Errorf("got %v, want %v", err, tc.want)
+			_, err = readLayer(t, got.Layers[0])
+			if want := "pull " + ref; !errors.Is(err, tc.want) || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %v with %q", err, tc.want, want)
 			}
 		})
 	}
