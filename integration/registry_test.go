@@ -46,7 +46,7 @@ func newRegistry(o registryOptions) (*registryServer, error) {
 				return
 			}
 		}
-		if o.lie != nil && o.lie(w, r) {
+		if o.lie != nil && r.Method == http.MethodGet && o.lie(w, r) {
 			return
 		}
 		s.handler.ServeHTTP(w, r)

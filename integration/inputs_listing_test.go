@@ -1,0 +1,71 @@
+//go:build integration
+
+package integration
+
+import (
+	"archive/tar"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// listing is what an image holds: a line for every path of every layer, times
+// left out, contents by digest.
+type listing map[string]entry
+
+type entry struct {
+	kept    string // what never varies
+	content string
+}
+
+func list(img v1.Image) (listing, error) {
+	li := listing{}
+	return li, eachEntry(img, func(layer int, h *tar.Header, r io.Reader) error {
+		sum := sha256.New()
+		if _, err := io.Copy(sum, r); err != nil {
+			return err
+		}
+		name := strings.TrimSuffix(strings.TrimPrefix(h.Name, "./"), "/")
+		key := fmt.Sprintf("%d %s", layer, name)
+		if _, ok := li[key]; ok {
+			return fmt.Errorf("layer %d has %s twice", layer, name)
+		}
+		e := *h
+		e.Size, e.Name = 0, name
+		li[key] = entry{kept: entryLine(&e, false), content: hex.EncodeToString(sum.Sum(nil))}
+		return nil
+	})
+}
+
+// diffListings says how two images differ; a path that varies may be missing, and
+// have any contents, but not other owners or another mode.
+func diffListings(a, b listing, varies *regexp.Regexp) string {
+	var out []string
+	names := maps.Clone(a)
+	maps.Copy(names, b)
+	for _, key := range slices.Sorted(maps.Keys(names)) {
+		_, name, _ := strings.Cut(key, " ")
+		free := varies != nil && varies.MatchString(name)
+		x, inA := a[key]
+		y, inB := b[key]
+		switch {
+		case inA != inB && !free:
+			out = append(out, fmt.Sprintf("%s: only in one: %s%s", key, x.kept, y.kept))
+		case inA && inB && x.kept != y.kept:
+			out = append(out, fmt.Sprintf("%s: %s, %s", key, x.kept, y.kept))
+		case inA && inB && x.content != y.content && !free:
+			out = append(out, key+": contents differ")
+		}
+	}
+	if n := len(out); n > 30 {
+		out = append(out[:30], fmt.Sprintf("and %d more", n-30))
+	}
+	return strings.Join(out, "\n")
+}
