@@ -89,6 +89,9 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if _, err := parseAddHosts(o.AddHosts); err != nil {
 		return nil, err
 	}
+	if err := checkOutputs(o.Outputs); err != nil {
+		return nil, err
+	}
 	temp, err := o.Store.TempDir("build-")
 	if err != nil {
 		return nil, err

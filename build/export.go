@@ -11,6 +11,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/fbuild/fbuild/oci"
 	"github.com/fbuild/fbuild/oci/layer"
@@ -39,6 +40,35 @@ type Output struct {
 	Tar              bool   // of OutputOCI: a tar, else a directory
 	RewriteTimestamp bool   // times in our layers are at most SOURCE_DATE_EPOCH
 	DockerMediaTypes bool
+}
+
+// checkOutputs finds out before the first step whether the outputs can be
+// written, so that a long build does not end with one of two.
+func checkOutputs(outs []Output) error {
+	for _, o := range outs {
+		if o.Dest == "" || o.Dest == "-" {
+			continue
+		}
+		dir := filepath.Dir(o.Dest)
+		if o.Type == OutputLocal || o.Type == OutputOCI && !o.Tar {
+			for dir = o.Dest; ; dir = filepath.Dir(dir) { // it is made where it is missing
+				if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+					break
+				}
+			}
+		}
+		st, err := os.Stat(dir)
+		if err == nil && !st.IsDir() {
+			err = fmt.Errorf("%s is not a directory", dir)
+		}
+		if err == nil {
+			err = unix.Access(dir, unix.W_OK)
+		}
+		if err != nil {
+			return fmt.Errorf("output %s: %w", o.Dest, err)
+		}
+	}
+	return nil
 }
 
 // export waits for the layers, assembles the image and writes the outputs.

@@ -213,7 +213,7 @@ func (v *verification) record(_ context.Context, key objectKey, obj *object) err
 	return v.needs(obj.refs)
 }
 
-// images reports images that lack a blob.
+// images reports images that lack a blob; removing takes their names away.
 func (v *verification) images() {
 	index, err := v.s.readImages()
 	if err != nil {
@@ -229,7 +229,11 @@ func (v *verification) images() {
 			if name == "" {
 				name = d.Digest.String()
 			}
-			v.report(Problem{Kind: "image", Name: name, Err: fmt.Errorf("blob sha256:%s is missing or bad", ref.name)})
+			p := Problem{Kind: "image", Name: name, Err: fmt.Errorf("blob sha256:%s is missing or bad", ref.name)}
+			if v.o.Remove && name != d.Digest.String() {
+				p.Removed = v.s.Untag(name) == nil
+			}
+			v.report(p)
 			break
 		}
 	}
