@@ -212,7 +212,7 @@ func (w *layoutWriter) undo() error {
 
 func (w *layoutWriter) blob(ctx context.Context, b blob) error {
 	path := filepath.Join(w.dir, blobPath(b.desc.Digest))
-	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() == b.desc.Size {
+	if intact(ctx, path, b.desc) {
 		return nil
 	}
 	if err := w.mkdirAll(filepath.Dir(path)); err != nil {
@@ -224,6 +224,20 @@ func (w *layoutWriter) blob(ctx context.Context, b blob) error {
 	}
 	err = w.replace(path, ctxReader{ctx, r})
 	return errors.Join(err, r.Close())
+}
+
+// intact reports whether a blob is there already and is what its name says. One
+// that was damaged is written again.
+func intact(ctx context.Context, path string, d v1.Descriptor) bool {
+	r, err := opener(func(context.Context, v1.Descriptor) (io.ReadCloser, error) {
+		f, _, err := openRegular(path)
+		return f, err
+	}).verified(ctx, d)
+	if err != nil {
+		return false
+	}
+	_, err = io.Copy(io.Discard, ctxReader{ctx, r})
+	return errors.Join(err, r.Close()) == nil
 }
 
 // file writes a small file unless it holds that already.

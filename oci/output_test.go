@@ -205,6 +205,18 @@ func TestWriteLayoutKeepsOthers(t *testing.T) {
 	}
 }
 
+func TestWriteLayoutRepairsDamagedBlobs(t *testing.T) {
+	dir := t.TempDir()
+	b := build(t, layersOf(t, randomImage(t, 100, 1)), AssembleOptions{})
+	writeLayout(t, dir, b, "app")
+	d := b.Layers[0].Desc
+	must(t, os.WriteFile(filepath.Join(dir, blobPath(d.Digest)), make([]byte, d.Size), 0o600))
+	writeLayout(t, dir, b, "app")
+	img, err := OpenLayout(t.Context(), dir, "", amd64)
+	must(t, err)
+	checkLayers(t, img, 1)
+}
+
 // A failed write leaves nothing, and an existing layout as it was.
 func TestWriteLayoutFailureLeavesNothing(t *testing.T) {
 	good := build(t, layersOf(t, randomImage(t, 100, 1)), AssembleOptions{})
