@@ -70,6 +70,10 @@ func attrLaws() []law {
 			want: "d0700 0:0 T dir\n",
 		},
 		{
+			// No layer can carry it; the next step sees the parent's root again.
+			name: "chmod the root", do: func() { chmod(".", 0o700) },
+		},
+		{
 			name: "chmod of a file with a fraction of a second", do: func() { chmod("frac", 0o600) },
 			want: "-0600 0:0 T 5 frac\n",
 		},
