@@ -118,6 +118,7 @@ func (a *app) runBuild(ctx context.Context, f *buildFlags, o *build.Options) (_ 
 	}
 	defer func() { err = errors.Join(err, o.Store.Close()) }()
 	o.Remote = oci.NewRemote(oci.RemoteOptions{Insecure: f.insecure, UserAgent: "fbuild/" + version})
+	defer o.Remote.Close()
 	return build.Build(ctx, *o)
 }
 
