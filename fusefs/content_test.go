@@ -249,3 +249,96 @@ func TestPackGone(t *testing.T) {
 		t.Errorf("mount: got %v, want %v", err, pack.ErrGone)
 	}
 }
+
+// TestCompaction: a pack that is mostly garbage is copied. LAWS 16.
+func TestCompaction(t *testing.T) {
+	w := newWorld(t)
+	r := w.mount(nil, w.parent())
+	r.sh(`python3 -c '
+for i in range(6000):
+  open("f%d" % i, "wb", 0).write(b"%04d" % (i % 10000) * 256)
+import os
+for i in range(6000):
+  if i % 8: os.unlink("f%d" % i)'; ln f8 hard; cat big > copy; cat copy > big; touch -d @1000 big; rm copy`)
+	res := r.finish()
+	if room := w.spoolRoom(); room > 2<<20 {
+		t.Errorf("pack takes %d bytes for %d live ones", room, 750<<10)
+	}
+	for _, name := range []string{"f0", "f8", "hard", "f5992"} {
+		want := "0000"
+		if name != "f0" {
+			want = "0008"
+		}
+		if name == "f5992" {
+			want = "5992"
+		}
+		if got := r.data(res, name); got != strings.Repeat(want, 256) {
+			t.Errorf("%s: got %.8q... of %d bytes", name, got, len(got))
+		}
+	}
+	again := w.mount(nil, r.layers[0], w.layer(res.Changes))
+	again.sh("test f8 -ef hard; cat f* > /dev/null")
+	expect(t, again.finish(), "")
+}
+
+// TestSpool hands out and takes back ranges at random: none may overlap, and the room is bounded. LAWS 16.
+func TestSpool(t *testing.T) {
+	p, err := pack.Create(t.TempDir(), "spool")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Abort()
+	s := newSpool(p)
+	rng := rand.New(rand.NewPCG(3, 4))
+	type piece struct {
+		at, n int64
+		b     byte
+	}
+	var held []piece
+	var live int64
+	for i := range 60000 {
+		if len(held) > 0 && rng.IntN(100) < 48 {
+			k := rng.IntN(len(held))
+			x := held[k]
+			held[k] = held[len(held)-1]
+			held = held[:len(held)-1]
+			if i%50 == 0 {
+				got := make([]byte, x.n)
+				if _, err := s.f.ReadAt(got, x.at); err != nil || !bytes.Equal(got, bytes.Repeat([]byte{x.b}, int(x.n))) {
+					t.Fatalf("range %d+%d: %v, other bytes", x.at, x.n, err)
+				}
+			}
+			if err := s.free(x.at, x.n); err != nil {
+				t.Fatal(err)
+			}
+			live -= x.n
+			continue
+		}
+		n := int64(rng.IntN(3000) + 1)
+		if rng.IntN(20) == 0 {
+			n = int64(rng.IntN(100000) + 1)
+		}
+		at, err := s.alloc(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.f.WriteAt(bytes.Repeat([]byte{byte(i)}, int(n)), at); err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, piece{at, n, byte(i)})
+		live += n
+	}
+	for _, x := range held {
+		got := make([]byte, x.n)
+		if _, err := s.f.ReadAt(got, x.at); err != nil || !bytes.Equal(got, bytes.Repeat([]byte{x.b}, int(x.n))) {
+			t.Fatalf("range %d+%d: %v, other bytes", x.at, x.n, err)
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(s.f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	if room := st.Blocks * 512; room > 2*live+256<<20 {
+		t.Errorf("room: got %d for %d live bytes", room, live)
+	}
+}

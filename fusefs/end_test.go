@@ -55,7 +55,7 @@ time.sleep(1000)`)
 func TestStillInUse(t *testing.T) {
 	w := newWorld(t)
 	r := w.mount(nil, w.parent())
-	cmd := r.command("chdir", "sh", "-c", "touch ready; sleep 1000")
+	cmd := r.command("chdir", "sh", "-c", "touch ready; exec sleep 1000")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

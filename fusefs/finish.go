@@ -1,11 +1,9 @@
 package fusefs
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 
@@ -37,16 +35,10 @@ func (s *step) finish(ctx context.Context) (recorder.Result, error) {
 	}
 	truncateTimes(cs)
 	res := recorder.Result{Changes: cs, Notes: notes}
-	if !usesPack(cs, s.spool.w.ID()) {
-		return res, nil
-	}
-	if err := s.spool.seal(); err != nil {
+	res.Pack, err = s.commit(cs)
+	if err != nil {
 		return recorder.Result{}, err
 	}
-	if err := s.spool.w.Commit(); err != nil {
-		return recorder.Result{}, err
-	}
-	res.Pack = s.spool.w.ID()
 	return res, nil
 }
 
@@ -293,70 +285,4 @@ func truncateTimes(cs tree.Changes) {
 		}
 		cs[k].Node = c
 	}
-}
-
-func usesPack(cs tree.Changes, id tree.PackID) bool {
-	for k := range cs {
-		if n := cs[k].Node; n != nil && slices.ContainsFunc(n.Extents, func(x tree.Extent) bool { return x.Pack == id }) {
-			return true
-		}
-	}
-	return false
-}
-
-// sameContent compares the bytes of two files of one size.
-func (s *step) sameContent(a, b *tree.Node) (bool, error) {
-	const piece = 1 << 20
-	x, y := make([]byte, min(piece, a.Size)), make([]byte, min(piece, a.Size))
-	for off := int64(0); off < a.Size; off += piece {
-		n := min(piece, a.Size-off)
-		if err := s.readNode(a, x[:n], off); err != nil {
-			return false, err
-		}
-		if err := s.readNode(b, y[:n], off); err != nil {
-			return false, err
-		}
-		if !bytes.Equal(x[:n], y[:n]) {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-// readNode reads a file of the parent or of the tree after.
-func (s *step) readNode(n *tree.Node, p []byte, off int64) error {
-	var start int64
-	for k := range n.Extents {
-		x := &n.Extents[k]
-		skip := off - start
-		start += x.Len
-		if skip >= x.Len {
-			continue
-		}
-		part := p[:min(int64(len(p)), x.Len-skip)]
-		if err := s.readExtent(x, part, skip); err != nil {
-			return err
-		}
-		p, off = p[len(part):], off+int64(len(part))
-		if len(p) == 0 {
-			return nil
-		}
-	}
-	return fmt.Errorf("read contents: extents end %d bytes early: %w", len(p), io.ErrUnexpectedEOF)
-}
-
-func (s *step) readExtent(x *tree.Extent, p []byte, skip int64) error {
-	if x.Pack == "" {
-		clear(p)
-		return nil
-	}
-	return s.readPack(s.packNumberOf(x.Pack), p, x.Off+skip)
-}
-
-// packNumberOf is packNumber that knows the spool, too.
-func (s *step) packNumberOf(id tree.PackID) int32 {
-	if id == s.spool.w.ID() {
-		return 0
-	}
-	return s.packNumber(id)
 }

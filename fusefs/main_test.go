@@ -141,16 +141,20 @@ func dirNode(mode uint32) *tree.Node {
 func (w *world) fromDir(dir string) string {
 	w.t.Helper()
 	var cs tree.Changes
-	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+	p, err := pack.Create(w.packs.Dir(), "copy")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	err = filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(dir, p)
+		rel, err := filepath.Rel(dir, name)
 		if err != nil {
 			return err
 		}
 		var st unix.Stat_t
-		if err := unix.Lstat(p, &st); err != nil {
+		if err := unix.Lstat(name, &st); err != nil {
 			return err
 		}
 		n := &tree.Node{Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, Mtime: tree.Time{Sec: st.Mtim.Sec}}
@@ -159,14 +163,19 @@ func (w *world) fromDir(dir string) string {
 			n.Kind = tree.Dir
 		case fs.ModeSymlink:
 			n.Kind = tree.Symlink
-			n.Target, err = os.Readlink(p)
+			n.Target, err = os.Readlink(name)
 			n.Size = int64(len(n.Target))
-		default:
-			data, rerr := os.ReadFile(p)
+		case 0:
+			data, rerr := os.ReadFile(name)
 			n.Kind, n.Size, err = tree.File, int64(len(data)), rerr
 			if len(data) > 0 {
-				n.Extents = w.contents(string(data))
+				n.Extents = []tree.Extent{{Pack: p.ID(), Off: p.Offset(), Len: n.Size}}
+				if _, err := p.Write(data); err != nil {
+					return err
+				}
 			}
+		default:
+			return nil
 		}
 		if rel == "." {
 			rel = ""
@@ -175,6 +184,9 @@ func (w *world) fromDir(dir string) string {
 		return err
 	})
 	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := p.Commit(); err != nil {
 		w.t.Fatal(err)
 	}
 	return w.layer(cs)

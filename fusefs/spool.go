@@ -33,6 +33,7 @@ type spool struct {
 	freed    map[int64]run
 	ends     map[int64]int64 // end of a freed run to its start
 	waiting  int64           // freed bytes not punched yet
+	scraps   []int64         // starts of freed runs too small to be punched
 }
 
 // run is a freed range.
@@ -49,8 +50,29 @@ func newSpool(w *pack.Writer) *spool {
 func (s *spool) alloc(n int64) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if at, ok := s.scrap(n); ok {
+		return at, nil
+	}
 	at := s.end
 	return at, s.grow(n)
+}
+
+// scrap hands out a freed run that no punch can give back, where there are many.
+func (s *spool) scrap(n int64) (int64, bool) {
+	for n < block && len(s.scraps) > 0 {
+		at := s.scraps[len(s.scraps)-1]
+		s.scraps = s.scraps[:len(s.scraps)-1]
+		r, ok := s.freed[at]
+		if !ok || r.n < n {
+			continue
+		}
+		s.forget(at, r)
+		if rest := r.n - n; rest > 0 {
+			s.freed[at+n], s.ends[at+r.n] = run{n: rest, punched: r.punched}, at+n
+		}
+		return at, true
+	}
+	return 0, false
 }
 
 // extend hands out the n bytes behind at, if they are the next ones anyway.
@@ -128,12 +150,15 @@ func (s *spool) forget(at int64, r run) {
 
 // punch gives the room of freed runs, and of what lies behind end, back.
 func (s *spool) punch() error {
-	s.waiting = 0
+	s.waiting, s.scraps = 0, s.scraps[:0]
 	for at, r := range s.freed {
+		from, to := (at+block-1)/block*block, (at+r.n)/block*block
+		if from >= to {
+			s.scraps = append(s.scraps, at)
+		}
 		if r.punched {
 			continue
 		}
-		from, to := (at+block-1)/block*block, (at+r.n)/block*block
 		if err := s.punchRange(from, to); err != nil {
 			return err
 		}
