@@ -93,11 +93,15 @@ func TestStrangeLayers(t *testing.T) {
 			file{name: "disk", kind: tar.TypeBlock, major: 254, minor: 0, mode: 0o666},
 			file{name: "pipe", kind: tar.TypeFifo, mode: 0o666},
 		))
+		devices := "RUN test -c /mem && test -b /disk && ! head -c 1 /mem && ! head -c 1 /disk && ! echo x > /disk"
+		if h.recorder == "walk" {
+			devices = "RUN test ! -c /mem && test ! -b /disk" // nobody can make one in a user namespace
+		}
 		h.dockerfile("FROM base",
 			"RUN for f in /absolute /dotdot /sideways "+outside+"/through "+outside+"/through2; do grep -q contained $f || exit 9; done",
 			"RUN grep -q root: /hard && test ! -e "+outside+"/secret",
 			"# LAWS 19: a device node of a base can't be opened",
-			"RUN test -c /mem && test -b /disk && ! head -c 1 /mem && ! head -c 1 /disk && ! echo x > /disk",
+			devices,
 			"RUN test -p /pipe",
 			"RUN ! cat /out/secret && ! cat /up/secret && echo written > /out/written",
 			"COPY Dockerfile /out/copied",

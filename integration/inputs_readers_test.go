@@ -68,12 +68,11 @@ func (h *home) readByOthers(t *testing.T, in input, layout string, img v1.Image)
 	readers := map[string]func() (string, error){
 		"skopeo": func() (string, error) { return in.want, h.readSkopeo(layout, img) },
 		"runc":   func() (string, error) { return h.runBundle(in, layout, imageUser(t, img)) },
-		"buildah": func() (string, error) {
-			if h.uid == 0 {
-				return h.runPodman(in, layout)
-			}
-			return h.runBuildah(in, layout)
-		},
+	}
+	if h.uid == 0 {
+		readers["podman"] = func() (string, error) { return h.runPodman(in, layout) }
+	} else {
+		readers["buildah"] = func() (string, error) { return h.runBuildah(in, layout) }
 	}
 	for name, read := range readers {
 		if got, err := read(); err != nil {
@@ -161,15 +160,29 @@ func (h *home) removeUnpacked(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// storage are the flags that keep the images of podman and buildah in the home.
-func (h *home) storage() []string {
-	return []string{"--root", filepath.Join(h.dir, ".storage"), "--runroot", filepath.Join(h.dir, ".run", "storage"), "--storage-driver", "vfs"}
+// storage returns the flags that keep the images of podman and buildah in the home.
+// Their directory of sockets has a short name: podman refuses more than 50 bytes.
+func (h *home) storage() ([]string, error) {
+	run, err := os.MkdirTemp(suite.dir, "r")
+	if err != nil {
+		return nil, err
+	}
+	h.t.Cleanup(func() {
+		if err := os.RemoveAll(run); err != nil {
+			h.t.Error(err)
+		}
+	})
+	return []string{"--root", filepath.Join(h.dir, ".storage"), "--runroot", run, "--storage-driver", "vfs"}, h.give(run)
 }
 
 // runPodman runs the image as root. Its default runtime, crun, does not know
 // hybrid cgroups, and its default limits exceed those of some hosts.
 func (h *home) runPodman(in input, layout string) (_ string, err error) {
-	args := append(h.storage(), "--cgroup-manager", "cgroupfs", "--runtime", "runc")
+	args, err := h.storage()
+	if err != nil {
+		return "", err
+	}
+	args = append(args, "--cgroup-manager", "cgroupfs", "--runtime", "runc")
 	defer func() {
 		_, rerr := h.tool("podman", append(args, "rmi", "--all", "--force")...)
 		err = errors.Join(err, rerr, os.RemoveAll(filepath.Join(h.dir, ".storage")))
@@ -181,7 +194,10 @@ func (h *home) runPodman(in input, layout string) (_ string, err error) {
 // runBuildah runs the image in a chroot: what works for an ordinary user on every
 // kind of cgroup.
 func (h *home) runBuildah(in input, layout string) (_ string, err error) {
-	args := h.storage()
+	args, err := h.storage()
+	if err != nil {
+		return "", err
+	}
 	defer func() {
 		// The files belong to subordinate ids.
 		_, rerr := h.tool("buildah", append(args, "unshare", "rm", "-rf", filepath.Join(h.dir, ".storage"))...)
