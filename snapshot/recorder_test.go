@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"maps"
 	"os"
 	"testing"
 
@@ -9,7 +10,11 @@ import (
 	"github.com/fbuild/fbuild/tree/recordertest"
 )
 
-func TestMain(m *testing.M) { os.Exit(testenv.InUserNS(m, recordertest.Children())) }
+func TestMain(m *testing.M) {
+	children := recordertest.Children()
+	maps.Copy(children, map[string]func() int{"materialize": materializeMain})
+	os.Exit(testenv.InUserNS(m, children))
+}
 
 // LAWS 12, 13, 14, 16, 22, 24, 25, 26: see recordertest.
 func TestLaws(t *testing.T) {
