@@ -12,7 +12,7 @@ import (
 )
 
 // scrapRoom is how much of a pack may be waste whatever it holds.
-const scrapRoom = 1 << 20
+const scrapRoom = 256 << 10
 
 // commit makes the spool a pack, if cs needs it. One that is less than half live
 // is copied to a new one first, and cs changed to name that (LAWS 16).

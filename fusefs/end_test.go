@@ -2,12 +2,20 @@ package fusefs
 
 import (
 	"context"
+	"errors"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/fbuild/fbuild/internal/pack"
+	"github.com/fbuild/fbuild/internal/recorder"
+	"github.com/fbuild/fbuild/internal/reexec"
 )
 
 // TestLateWrites: a daemon that is killed with a dirty shared mapping, a file open and unlinked at the end. LAWS 12.
@@ -97,6 +105,128 @@ func TestAbort(t *testing.T) {
 	}
 	if room := w.spoolRoom(); room != 0 {
 		t.Errorf("spool of %d bytes is left", room)
+	}
+}
+
+// TestPanic: a handler that panics fails the step.
+func TestPanic(t *testing.T) {
+	w := newWorld(t)
+	r := w.mount(nil, w.parent())
+	s := w.b.(*backend).steps[r.id]
+	if st := s.mountOptions(nil, false).PanicHandler("boom"); st != fuse.EIO {
+		t.Errorf("panic: got %v, want EIO", st)
+	}
+	if _, err := w.b.Finish(context.Background(), r.id); err == nil || !strings.Contains(err.Error(), "boom") {
+		t.Errorf("finish: got %v, want the panic", err)
+	}
+}
+
+// TestServerProcess talks to a recorder in a process of its own, then kills it in the middle of a step: nobody hangs, the step has
+// failed. LAWS 20.
+func TestServerProcess(t *testing.T) {
+	w := newWorld(t)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := reexec.Command(t.Context(), "recorder-fuse")
+	server.ExtraFiles, server.Stderr, server.Dir = []*os.File{theirs}, os.Stderr, "/"
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(ours.Close(), theirs.Close()); err != nil {
+		t.Fatal(err)
+	}
+	client := recorder.NewClient(conn)
+	layer := w.parent()
+	start := func(id string) *running {
+		work := filepath.Join(w.dir, "work", id)
+		if err := os.Mkdir(work, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		root, err := client.Mount(t.Context(), recorder.Spec{ID: id, Layers: []string{layer}, PackDir: w.packs.Dir(), WorkDir: work})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &running{w: w, id: id, root: root}
+	}
+	one := start("one")
+	one.sh("echo y >> d/a")
+	res, err := client.Finish(t.Context(), "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, res, "d0755 0:0 1000 d\n-0644 0:0 now 6 d/a")
+
+	two := start("two")
+	cmd := two.command("chdir", "sh", "-c", "touch ready; while cat big > x; do :; done")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	two.sh("while ! test -e ready; do sleep 0.01; done")
+	if err := server.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Logf("command: %v", err) // its loop ends, by a failed cat or a failed sh
+	}
+	if _, err := client.Finish(t.Context(), "two"); !errors.Is(err, recorder.ErrDied) {
+		t.Errorf("finish: got %v, want %v", err, recorder.ErrDied)
+	}
+	_ = server.Wait() // killed
+	if err := client.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := unix.Unmount(two.root, unix.MNT_DETACH); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestForget: what is still the parent's leaves memory when the kernel lets go of it, and comes back the same.
+func TestForget(t *testing.T) {
+	w := newWorld(t)
+	parent, err := newLayers().load(t.Context(), []string{w.parent()}, w.packs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := pack.Create(w.packs.Dir(), "spool")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Abort()
+	s := newStep(parent, w.packs, newSpool(p))
+	lookup := func(dir uint64, name string) uint64 {
+		t.Helper()
+		var out fuse.EntryOut
+		if st := s.Lookup(nil, &fuse.InHeader{NodeId: dir}, name, &out); st != fuse.OK || out.NodeId == 0 {
+			t.Fatalf("lookup %s: %v, %d", name, st, out.NodeId)
+		}
+		return out.NodeId
+	}
+	d := lookup(fuse.FUSE_ROOT_ID, "d")
+	a, b, link := lookup(d, "a"), lookup(d, "b"), lookup(d, "link")
+	in := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: fuse.InHeader{NodeId: b}, Valid: fuse.FATTR_MODE, Mode: 0o400}}
+	if st := s.SetAttr(nil, &in, &fuse.AttrOut{}); st != fuse.OK {
+		t.Fatal(st)
+	}
+	lookup(d, "a")
+	s.Forget(a, 1)
+	if s.inodes[a] == nil {
+		t.Error("a: left memory while the kernel held it")
+	}
+	for _, id := range []uint64{a, b, link} {
+		s.Forget(id, 1)
+	}
+	if s.inodes[a] != nil || s.inodes[b] == nil || s.inodes[link] == nil {
+		t.Errorf("in memory: a %v, changed b %v, linked %v, want false, true, true", s.inodes[a] != nil, s.inodes[b] != nil, s.inodes[link] != nil)
+	}
+	if got := lookup(d, "a"); got != a {
+		t.Errorf("a again: got inode %d, want %d", got, a)
 	}
 }
 

@@ -164,7 +164,8 @@ func (s *step) wrote(i *inode, end int64, killIDs bool) {
 	s.mu.Unlock()
 	if killed {
 		// The kernel asks for time and size again after a write, not for the mode.
-		s.server.InodeNotify(i.id, -1, 0)
+		// Where it does not hold the inode any more it need not be told.
+		_ = s.server.InodeNotify(i.id, -1, 0)
 	}
 }
 

@@ -149,7 +149,6 @@ type step struct {
 	nextID   uint64
 	last     tree.Time
 	err      error // the first failure that nobody may overlook
-	over     bool
 
 	packIDs   []tree.PackID // spans name packs by their place here; 0 is the spool
 	packIndex map[tree.PackID]int32

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"fmt"
 	"hash/fnv"
 	"time"
 
@@ -226,6 +227,11 @@ func (s *step) release(i *inode) {
 	}
 	i.file.mu.Lock()
 	defer i.file.mu.Unlock()
-	i.file.cut(s.spool, 0, 1<<62)
-	i.file.dropSlack(s.spool)
+	err := i.file.cut(s.spool, 0, 1<<62)
+	if serr := i.file.dropSlack(s.spool); err == nil {
+		err = serr
+	}
+	if err != nil {
+		s.fail(fmt.Errorf("free contents: %w", err))
+	}
 }
