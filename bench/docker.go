@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// dockerBuilder is a dockerd of ours, and the command line against it.
+type dockerBuilder struct {
+	env           *env
+	name          string
+	dir, run      string
+	buildkit      bool
+	cmd           *osexec.Cmd
+	ended         chan error
+	log           *os.File
+	skip, version string
+}
+
+// dockerCLI prefers the client that Debian's dockerd came with: a newer one
+// elsewhere has BuildKit in a plugin only.
+func dockerCLI() string {
+	if _, err := os.Stat("/usr/bin/docker"); err == nil {
+		return "/usr/bin/docker"
+	}
+	return "docker"
+}
+
+// startDocker starts a daemon with an empty data directory; what is missing is
+// the reason to skip it.
+func startDocker(ctx context.Context, e *env, g group, name string, buildkit bool) *dockerBuilder {
+	d := &dockerBuilder{
+		env: e, name: name, buildkit: buildkit, version: e.host.Versions["dockerd"],
+		dir: filepath.Join(e.work, g.name+"-"+name), run: filepath.Join(e.run, name),
+	}
+	if d.version == "" {
+		d.skip = "dockerd is not installed: run bench/setup"
+		return d
+	}
+	if err := d.start(ctx); err != nil {
+		d.skip = errors.Join(err, d.close()).Error()
+	}
+	return d
+}
+
+// start runs dockerd in a mount namespace of its own: its mounts end with it.
+// It makes no bridge and no firewall rules; builds use the host's network.
+func (d *dockerBuilder) start(ctx context.Context) (err error) {
+	if err := errors.Join(fresh(d.dir), fresh(d.run)); err != nil {
+		return err
+	}
+	if d.log, err = os.Create(filepath.Join(d.run, "log")); err != nil {
+		return fmt.Errorf("start dockerd: %w", err)
+	}
+	d.cmd = d.env.command(context.WithoutCancel(ctx), []string{
+		"dockerd", "--host", d.host(), "--data-root", d.dir, "--exec-root", filepath.Join(d.run, "exec"),
+		"--pidfile", filepath.Join(d.run, "pid"), "--storage-driver=overlay2", "--bridge=none", "--iptables=false",
+		"--ip6tables=false", "--ip-forward=false", "--ip-masq=false",
+	})
+	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	if err := d.cmd.Start(); err != nil {
+		d.cmd = nil
+		return fmt.Errorf("start dockerd: %w", err)
+	}
+	daemons.Lock()
+	daemons.pids[d.cmd.Process.Pid] = true
+	daemons.Unlock()
+	d.ended = make(chan error, 1)
+	go func() { d.ended <- d.cmd.Wait() }()
+	for range 150 {
+		if d.client(ctx, "version").Run() == nil {
+			return nil
+		}
+		select {
+		case err := <-d.ended:
+			d.cmd = nil
+			data, _ := os.ReadFile(d.log.Name()) // without it there is less to say
+			return fmt.Errorf("dockerd ended: %w\n%s", err, tail(string(data), 5))
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return errors.New("dockerd does not answer")
+}
+
+func (d *dockerBuilder) host() string { return "unix://" + filepath.Join(d.run, "sock") }
+
+func (d *dockerBuilder) client(ctx context.Context, args ...string) *osexec.Cmd {
+	kit := "DOCKER_BUILDKIT=0"
+	if d.buildkit {
+		kit = "DOCKER_BUILDKIT=1"
+	}
+	return d.env.command(ctx, append([]string{dockerCLI(), "--host", d.host()}, args...), kit)
+}
+
+// close ends the daemon by its id and removes its data.
+func (d *dockerBuilder) close() error {
+	var errs []error
+	if d.cmd != nil {
+		errs = append(errs, d.cmd.Process.Signal(unix.SIGTERM))
+		select {
+		case <-d.ended: // however it says that it was ended
+		case <-time.After(20 * time.Second):
+			errs = append(errs, d.cmd.Process.Kill())
+			<-d.ended
+		}
+		daemons.Lock()
+		delete(daemons.pids, d.cmd.Process.Pid)
+		daemons.Unlock()
+		d.cmd = nil
+	}
+	if d.log != nil {
+		errs = append(errs, d.log.Close())
+		d.log = nil
+	}
+	return errors.Join(append(errs, os.RemoveAll(d.dir), os.RemoveAll(d.run))...)
+}
+
+func (d *dockerBuilder) side(dockerfile, ctxDir string) side {
+	s := side{name: d.name, version: strings.TrimPrefix(d.version, "Docker version "), skip: d.skip}
+	if d.cmd == nil {
+		return s
+	}
+	s.daemon = d.cmd.Process.Pid
+	s.reset = func(ctx context.Context, _ int) error {
+		out, err := d.client(ctx, "system", "prune", "--all", "--force").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("docker system prune: %w\n%s", err, tail(string(out), 5))
+		}
+		return nil
+	}
+	s.run = func(ctx context.Context, m meter, _ string, _ int) (sample, error) {
+		u, err := m.run(ctx, d.client(ctx, "build", "--network=host", "-t", "bench", "-f", dockerfile, ctxDir))
+		return sample{usage: u}, err
+	}
+	return s
+}
