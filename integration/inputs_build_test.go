@@ -148,6 +148,9 @@ func (in input) build(t *testing.T, h *home, args []string) listing {
 	if a, b := writeRE.FindStringSubmatch(first.stderr), writeRE.FindStringSubmatch(again.stderr); a == nil || b == nil || a[1] != b[1] {
 		t.Errorf("no-change rebuild: got image %q, want %q", b, a)
 	}
+	if img, err = layoutImage(layout, ""); err != nil {
+		t.Fatal(err)
+	}
 	l, err := list(img)
 	if err != nil {
 		t.Fatalf("list image: %v", err)
