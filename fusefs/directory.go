@@ -89,44 +89,44 @@ func (s *step) baseDir(path string) *inode {
 }
 
 // attach makes name in d stand for c.
-func (d *inode) attach(name string, c *inode) {
-	if !d.has(name) {
-		if d.dir.added == nil {
-			d.dir.added = map[string]uint64{}
+func (i *inode) attach(name string, c *inode) {
+	if !i.has(name) {
+		if i.dir.added == nil {
+			i.dir.added = map[string]uint64{}
 		}
-		d.dir.added[name] = d.dir.next
-		d.dir.order = append(d.dir.order, addition{name, d.dir.next})
-		d.dir.next++
+		i.dir.added[name] = i.dir.next
+		i.dir.order = append(i.dir.order, addition{name, i.dir.next})
+		i.dir.next++
 	}
-	d.dir.kids[name] = c
+	i.dir.kids[name] = c
 	if c.dir != nil {
-		c.home, c.homeName = d, name
+		c.home, c.homeName = i, name
 	}
 }
 
 // detach removes name from d.
-func (d *inode) detach(name string) {
-	if d.base != nil && d.base.Child(name) != nil {
-		d.dir.kids[name] = nil
+func (i *inode) detach(name string) {
+	if i.base != nil && i.base.Child(name) != nil {
+		i.dir.kids[name] = nil
 	} else {
-		delete(d.dir.kids, name)
+		delete(i.dir.kids, name)
 	}
-	delete(d.dir.added, name)
-	if len(d.dir.order) > 2*len(d.dir.added)+64 {
-		d.dir.order = slices.DeleteFunc(d.dir.order, func(a addition) bool { return d.dir.added[a.name] != a.cookie })
+	delete(i.dir.added, name)
+	if len(i.dir.order) > 2*len(i.dir.added)+64 {
+		i.dir.order = slices.DeleteFunc(i.dir.order, func(a addition) bool { return i.dir.added[a.name] != a.cookie })
 	}
 }
 
 // each calls fn for every name behind cookie from, until it returns false.
-func (d *inode) each(from uint64, fn func(name string, next uint64) bool) {
-	if d.base != nil {
-		names := d.base.Names()
+func (i *inode) each(from uint64, fn func(name string, next uint64) bool) {
+	if i.base != nil {
+		names := i.base.Names()
 		for k := max(from, firstCookie) - firstCookie; k < uint64(len(names)); k++ {
 			name := names[k]
-			if _, again := d.dir.added[name]; again {
+			if _, again := i.dir.added[name]; again {
 				continue
 			}
-			if c, ok := d.dir.kids[name]; ok && c == nil {
+			if c, ok := i.dir.kids[name]; ok && c == nil {
 				continue
 			}
 			if !fn(name, firstCookie+k+1) {
@@ -134,17 +134,17 @@ func (d *inode) each(from uint64, fn func(name string, next uint64) bool) {
 			}
 		}
 	}
-	start := sort.Search(len(d.dir.order), func(k int) bool { return d.dir.order[k].cookie >= from })
-	for _, a := range d.dir.order[start:] {
-		if d.dir.added[a.name] == a.cookie && !fn(a.name, a.cookie+1) {
+	start := sort.Search(len(i.dir.order), func(k int) bool { return i.dir.order[k].cookie >= from })
+	for _, a := range i.dir.order[start:] {
+		if i.dir.added[a.name] == a.cookie && !fn(a.name, a.cookie+1) {
 			return
 		}
 	}
 }
 
-func (d *inode) empty() bool {
+func (i *inode) empty() bool {
 	found := false
-	d.each(0, func(string, uint64) bool {
+	i.each(0, func(string, uint64) bool {
 		found = true
 		return false
 	})

@@ -85,33 +85,30 @@ func (b *backend) logger(s *step) *log.Logger {
 	return log.New(logWriter{s, b.opts.Debug}, "", 0)
 }
 
-func (b *backend) take(id string) (*step, error) {
+// remove takes a step out of the backend; nil where there is none.
+func (b *backend) remove(id string) *step {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.steps[id]
-	if s == nil {
-		return nil, fmt.Errorf("step %q is not mounted", id)
-	}
 	delete(b.steps, id)
-	return s, nil
+	return s
 }
 
 // Finish is recorder.Backend.Finish.
 func (b *backend) Finish(ctx context.Context, id string) (recorder.Result, error) {
-	s, err := b.take(id)
-	if err != nil {
-		return recorder.Result{}, err
+	s := b.remove(id)
+	if s == nil {
+		return recorder.Result{}, fmt.Errorf("finish step %q: it is not mounted", id)
 	}
 	return s.finish(ctx)
 }
 
 // Abort is recorder.Backend.Abort.
 func (b *backend) Abort(id string) error {
-	s, err := b.take(id)
-	if err != nil {
-		return nil // already over
+	if s := b.remove(id); s != nil {
+		return s.abort()
 	}
-	return s.abort()
+	return nil // already over
 }
 
 // Close is recorder.Backend.Close.

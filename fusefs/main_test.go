@@ -133,8 +133,8 @@ func (w *world) file(mode uint32, data string) *tree.Node {
 	return n
 }
 
-func dirNode(mode uint32) *tree.Node {
-	return &tree.Node{Kind: tree.Dir, Mode: mode, Mtime: tree.Time{Sec: 1000}}
+func dirNode() *tree.Node {
+	return &tree.Node{Kind: tree.Dir, Mode: 0o755, Mtime: tree.Time{Sec: 1000}}
 }
 
 // fromDir makes a layer of a directory of this machine.

@@ -24,7 +24,7 @@ func (s *step) start(spec recorder.Spec, logger *log.Logger, verbose bool) error
 	if err := s.addStubs(spec.Stubs); err != nil {
 		return err
 	}
-	if err := os.Mkdir(s.root, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := os.Mkdir(s.root, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("create mount point: %w", err)
 	}
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)

@@ -14,15 +14,15 @@ func (w *world) parent() string {
 	linked := w.file(0o644, "linked\n")
 	big := strings.Repeat("0123456789abcdef", 64<<10)
 	return w.layer(tree.Changes{
-		{Path: "", Node: dirNode(0o755)},
-		{Path: "d", Node: dirNode(0o755)},
+		{Path: "", Node: dirNode()},
+		{Path: "d", Node: dirNode()},
 		{Path: "d/a", Node: w.file(0o644, "aaa\n")},
 		{Path: "d/b", Node: w.file(0o600, "bbb\n")},
 		{Path: "d/link", Node: linked},
-		{Path: "d/sub", Node: dirNode(0o755)},
+		{Path: "d/sub", Node: dirNode()},
 		{Path: "d/sub/x", Node: w.file(0o644, "xxx\n")},
 		{Path: "d/sub/link", Node: linked},
-		{Path: "e", Node: dirNode(0o755)},
+		{Path: "e", Node: dirNode()},
 		{Path: "e/link", Node: linked},
 		{Path: "big", Node: w.file(0o644, big)},
 		{Path: "empty", Node: w.file(0o644, "")},
@@ -212,7 +212,7 @@ for d, _, _ in sorted(os.walk(".")):
 // TestDirectoryChangesWhileRead: a reader misses and repeats nothing that stayed.
 func TestDirectoryChangesWhileRead(t *testing.T) {
 	w := newWorld(t)
-	cs := tree.Changes{{Path: "big", Node: dirNode(0o755)}}
+	cs := tree.Changes{{Path: "big", Node: dirNode()}}
 	for i := range 3000 {
 		cs = append(cs, tree.Change{Path: "big/base" + strings.Repeat("x", 20) + string(rune('a'+i%26)) + strconv.Itoa(i), Node: &tree.Node{Kind: tree.File, Mode: 0o644, Mtime: tree.Time{Sec: 1000}}})
 	}
