@@ -23,7 +23,7 @@ func protectedBinary() (*os.File, error) {
 			return nil, errors.Join(err, cerr)
 		}
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it lives on as the duplicate
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, exeFD)
 	if err != nil {
 		return nil, fmt.Errorf("protect binary: %w", err)
@@ -80,7 +80,7 @@ func copiedBinary() (*os.File, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open binary: %w", err), f.Close())
 	}
-	defer from.Close()
+	defer func() { _ = from.Close() }() // only read
 	_, err = io.Copy(f, from)
 	if err == nil {
 		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)

@@ -27,7 +27,7 @@ func status(out string) map[string]string {
 	return m
 }
 
-// LAWS 35, LAWS 8
+// LAWS 35, LAWS 8.
 func TestRunConfined(t *testing.T) {
 	signal.Ignore(unix.SIGHUP) // as nohup does
 	defer signal.Reset(unix.SIGHUP)
@@ -92,11 +92,10 @@ func TestRunRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			out, err := f.run(f.spec("sh", "-c", tt.script))
-			var exit *ExitError
-			if !errors.As(err, &exit) {
+			if _, ok := errors.AsType[*ExitError](err); !ok {
 				t.Fatalf("got %v and %q, want a refusal", err, out)
 			}
-			for _, w := range strings.Split(tt.want, "|") {
+			for w := range strings.SplitSeq(tt.want, "|") {
 				if strings.Contains(out, w) {
 					return
 				}
@@ -253,7 +252,7 @@ func TestRunFileCapabilities(t *testing.T) {
 	}
 }
 
-// LAWS 36
+// LAWS 36.
 func TestAbstractSocketsAreScoped(t *testing.T) {
 	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	if errno != 0 || abi < scopedABI {
@@ -261,7 +260,7 @@ func TestAbstractSocketsAreScoped(t *testing.T) {
 	}
 	s := open(t, Config{})
 	name := fmt.Sprintf("@fbuild-test-%d", os.Getpid())
-	l, err := net.Listen("unix", name)
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", name)
 	if err != nil {
 		t.Fatal(err)
 	}

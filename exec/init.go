@@ -74,7 +74,7 @@ func runInit() outcome {
 func readJob() (job, error) {
 	var j job
 	f := os.NewFile(jobFD, "job")
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	if err := closeOnExecFrom(jobFD); err != nil {
 		return j, err
 	}
@@ -146,7 +146,7 @@ func fork(name string, j job) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("open null device: %w", err)
 	}
-	defer null.Close()
+	defer func() { _ = null.Close() }() // only read
 	noGroups, err := setgroupsDenied()
 	if err != nil {
 		return 0, err
@@ -197,7 +197,7 @@ func loopbackUp() error {
 	if err != nil {
 		return fmt.Errorf("bring up loopback: %w", err)
 	}
-	defer unix.Close(s)
+	defer func() { _ = unix.Close(s) }() // only a handle
 	req, err := unix.NewIfreq("lo")
 	if err != nil {
 		return fmt.Errorf("bring up loopback: %w", err)

@@ -27,7 +27,7 @@ func lookPath(name string, env []string) (string, error) {
 		return name, nil
 	}
 	var denied error
-	for _, dir := range strings.Split(lookupEnv(env, "PATH"), ":") {
+	for dir := range strings.SplitSeq(lookupEnv(env, "PATH"), ":") {
 		if dir == "" {
 			dir = "."
 		}
@@ -110,8 +110,7 @@ func startError(name string, err error) error {
 }
 
 func commandError(err error) outcome {
-	var exit *ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*ExitError](err); ok {
 		return outcome{Error: exit.Reason, Code: exit.Code}
 	}
 	return outcome{Error: err.Error()}

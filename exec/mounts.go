@@ -24,7 +24,7 @@ func enterRoot(j job) error {
 	if err != nil {
 		return err
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }() // only a handle
 	for _, step := range []func() error{
 		r.mountProc,
 		func() error { return r.mountDev(j.TTYGroup) },
@@ -69,7 +69,7 @@ func (r *root) at(target string, do func(p string) error) error {
 	if err != nil {
 		return fmt.Errorf("find mount point %s: %w", target, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }() // only a handle
 	return do(fmt.Sprintf("/proc/self/fd/%d", fd))
 }
 
@@ -173,10 +173,15 @@ func remount(p string, add uintptr) error {
 		has  int64
 		flag uintptr
 	}{
-		{unix.ST_RDONLY, unix.MS_RDONLY}, {unix.ST_NOSUID, unix.MS_NOSUID}, {unix.ST_NODEV, unix.MS_NODEV}, {unix.ST_NOEXEC, unix.MS_NOEXEC},
-		{unix.ST_NOATIME, unix.MS_NOATIME}, {unix.ST_NODIRATIME, unix.MS_NODIRATIME}, {unix.ST_RELATIME, unix.MS_RELATIME},
+		{unix.ST_RDONLY, unix.MS_RDONLY},
+		{unix.ST_NOSUID, unix.MS_NOSUID},
+		{unix.ST_NODEV, unix.MS_NODEV},
+		{unix.ST_NOEXEC, unix.MS_NOEXEC},
+		{unix.ST_NOATIME, unix.MS_NOATIME},
+		{unix.ST_NODIRATIME, unix.MS_NODIRATIME},
+		{unix.ST_RELATIME, unix.MS_RELATIME},
 	} {
-		if int64(st.Flags)&f.has != 0 {
+		if int64(st.Flags)&f.has != 0 { //nolint:unconvert // int64 on some architectures only
 			flags |= f.flag
 		}
 	}
@@ -221,12 +226,12 @@ func (r *root) makeInDev(m Mount) error {
 	}
 	return r.at("/dev", func(dev string) error {
 		target := filepath.Join(dev, name)
-		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil { //nolint:gosec // whoever a RUN runs as passes
 			return fmt.Errorf("make mount point %s: %w", m.Target, err)
 		}
 		st, err := os.Stat(m.Source)
 		if m.Type == "tmpfs" || err == nil && st.IsDir() {
-			if err := os.MkdirAll(target, 0o755); err != nil {
+			if err := os.MkdirAll(target, 0o755); err != nil { //nolint:gosec // whoever a RUN runs as passes
 				return fmt.Errorf("make mount point %s: %w", m.Target, err)
 			}
 			return nil

@@ -73,7 +73,7 @@ func (o *outputs) drain(wg *sync.WaitGroup) {
 	closeFiles(o.writers())
 	for _, c := range o.copies {
 		wg.Go(func() {
-			defer c.from.Close()
+			defer func() { _ = c.from.Close() }() // only read
 			if _, err := io.Copy(c.to, c.from); err != nil {
 				// The writer is broken, not the child: it must not block on a full pipe.
 				_, _ = io.Copy(io.Discard, c.from)

@@ -122,7 +122,7 @@ func probeMain() int {
 		return nil
 	}()
 	if err != nil {
-		os.Stderr.WriteString(strings.TrimSpace(err.Error()))
+		fmt.Fprint(os.Stderr, strings.TrimSpace(err.Error()))
 		return 1
 	}
 	return 0

@@ -2,6 +2,7 @@ package exec
 
 import (
 	"context"
+	"errors"
 	"os"
 	osexec "os/exec"
 	"slices"
@@ -48,7 +49,7 @@ func runMapped(t *testing.T, single bool, name string, args ...string) string {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err != nil {
-		if _, ok := err.(*osexec.ExitError); !ok {
+		if _, ok := errors.AsType[*osexec.ExitError](err); !ok {
 			t.Fatal(err)
 		}
 	}

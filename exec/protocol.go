@@ -39,7 +39,7 @@ type link struct{ conn *net.UnixConn }
 
 // newLink takes over F.
 func newLink(f *os.File) (*link, error) {
-	defer f.Close()
+	defer func() { _ = f.Close() }() // FileConn has a duplicate
 	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, fmt.Errorf("open keeper socket: %w", err)

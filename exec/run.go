@@ -90,13 +90,13 @@ func (s *Sandbox) Run(ctx context.Context, spec Spec) error {
 	if err != nil {
 		return err
 	}
-	defer specFile.Close()
+	defer func() { _ = specFile.Close() }() // the child has a duplicate
 	statusR, statusW, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("create pipe: %w", err)
 	}
-	defer statusR.Close()
-	defer statusW.Close()
+	defer func() { _ = statusR.Close() }() // only read
+	defer func() { _ = statusW.Close() }() // again where the start failed
 	out, err := newOutputs(spec.Stdout, spec.Stderr)
 	if err != nil {
 		return err

@@ -278,8 +278,7 @@ func TestRunAtOnce(t *testing.T) {
 			spec := f.spec("sh", "-c", fmt.Sprintf("echo %d; hostname; exit %d", i, i))
 			spec.Stdout, spec.Hostname = &out, fmt.Sprintf("h%d", i)
 			err := f.s.Run(context.Background(), spec)
-			var exit *ExitError
-			if errors.As(err, &exit) {
+			if exit, ok := errors.AsType[*ExitError](err); ok {
 				got[i] = fmt.Sprintf("%s%d", out.String(), exit.Code)
 				return nil
 			}

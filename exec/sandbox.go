@@ -46,7 +46,7 @@ func Open(ctx context.Context, cfg Config) (*Sandbox, error) {
 		return nil, fmt.Errorf("create keeper socket: %w", err)
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "keeper socket")
-	defer theirs.Close()
+	defer func() { _ = theirs.Close() }() // the keeper has a duplicate
 	l, err := newLink(os.NewFile(uintptr(pair[0]), "keeper socket"))
 	if err != nil {
 		return nil, err

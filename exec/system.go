@@ -37,7 +37,7 @@ func (r *root) mountDev(ttyGroupExists bool) error {
 	}
 	err := r.at("/dev", func(dev string) error {
 		for _, name := range devices {
-			f, err := os.OpenFile(filepath.Join(dev, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+			f, err := os.OpenFile(filepath.Join(dev, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666) //nolint:gosec // a device goes on top
 			if err != nil {
 				return fmt.Errorf("create device: %w", err)
 			}
@@ -46,7 +46,7 @@ func (r *root) mountDev(ttyGroupExists bool) error {
 			}
 		}
 		for _, dir := range []string{"pts", "shm", "mqueue"} {
-			if err := os.Mkdir(filepath.Join(dev, dir), 0o755); err != nil {
+			if err := os.Mkdir(filepath.Join(dev, dir), 0o755); err != nil { //nolint:gosec // whoever a RUN runs as passes
 				return fmt.Errorf("create device directory: %w", err)
 			}
 		}

@@ -54,7 +54,7 @@ func HostMap(single bool) (Map, error) {
 	for _, tool := range []string{"newuidmap", "newgidmap"} {
 		if _, err := osexec.LookPath(tool); err != nil {
 			one.Why = tool + " is not installed (package uidmap)"
-			return one, nil
+			return one, nil //nolint:nilerr // one id is an answer, and Why says why
 		}
 	}
 	names := []string{strconv.Itoa(int(uid))}
@@ -111,7 +111,7 @@ func subRanges(file string, names []string) ([]Range, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open subordinate ids: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	return parseSubRanges(bufio.NewScanner(f), file, names)
 }
 
@@ -182,7 +182,7 @@ func writeProc(path, value string) error {
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }() // the write itself took effect
 	if _, err := unix.Write(fd, []byte(value)); err != nil {
 		return &os.PathError{Op: "write", Path: path, Err: err}
 	}

@@ -10,6 +10,7 @@ package reexec
 
 import (
 	"context"
+	"fmt"
 	"os"
 	osexec "os/exec"
 	"strings"
@@ -26,18 +27,23 @@ func Main(children map[string]func() int) {
 	if !ok {
 		return
 	}
+	os.Exit(runChild(name, children)) //nolint:forbidigo // this is the main of a child
+}
+
+func runChild(name string, children map[string]func() int) int {
 	if name == enterName {
-		os.Exit(enter())
+		enter()
+		return exitUnknown
 	}
 	child, ok := children[name]
 	if !ok {
-		os.Stderr.WriteString("fbuild: error: unknown child process " + name + "\n")
-		os.Exit(exitUnknown)
+		fmt.Fprintln(os.Stderr, "fbuild: error: unknown child process", name)
+		return exitUnknown
 	}
-	os.Exit(child())
+	return child()
 }
 
-// exitUnknown is the status of a child whose name nobody registered.
+// exitUnknown is the status of a child whose name nobody registered, and of one that did not get that far.
 const exitUnknown = 125
 
 // Command prepares a re-execution of this binary as child NAME (/proc/self/exe) with nothing of the caller's environment.

@@ -27,8 +27,8 @@ func whoami() int {
 	}
 	caps := ""
 	for line := range strings.Lines(string(data)) {
-		if strings.HasPrefix(line, "CapEff:") {
-			caps = strings.TrimLeft(strings.TrimSpace(strings.TrimPrefix(line, "CapEff:")), "0")
+		if after, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			caps = strings.TrimLeft(strings.TrimSpace(after), "0")
 		}
 	}
 	fmt.Printf("args %q env %d uid %d gid %d caps %v", os.Args, len(os.Environ()), os.Getuid(), os.Getgid(), caps != "")
@@ -76,7 +76,7 @@ func TestStartMapped(t *testing.T) {
 			if got, want := out.String(), `args ["fbuild:whoami" "x"] env 0 uid 0 gid 0 caps true`; got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
-			if single != (m.Class == ClassSingle) && !(m.Class == ClassSingle && m.Why != "") {
+			if single != (m.Class == ClassSingle) && (m.Class != ClassSingle || m.Why == "") {
 				t.Errorf("class: got %q without a reason", m.Class)
 			}
 		})

@@ -51,8 +51,8 @@ func StartMapped(ctx context.Context, cmd *osexec.Cmd, flags uintptr, single boo
 	if err != nil {
 		return Map{}, fmt.Errorf("create pipe: %w", err)
 	}
-	defer gateW.Close()
-	defer gateR.Close()
+	defer func() { _ = gateW.Close() }() // its one byte is in the pipe
+	defer func() { _ = gateR.Close() }() // the child has a duplicate
 	cmd.ExtraFiles = append(cmd.ExtraFiles, gateR)
 	gate := 2 + len(cmd.ExtraFiles)
 	cmd.Path = self
@@ -100,33 +100,31 @@ func abandon(cmd *osexec.Cmd) error {
 	return err
 }
 
-// enter is the first life of a child in a new user namespace: it waits for its ids and executes itself again.
-func enter() int {
+// enter is the first life of a child in a new user namespace: it waits for its ids and executes itself again. It returns if that failed.
+func enter() {
 	if len(os.Args) < 3 {
-		return exitUnknown
+		return
 	}
 	gate, err := strconv.Atoi(os.Args[1])
 	if err != nil {
-		return exitUnknown
+		return
 	}
 	var b [1]byte
 	n, err := unix.Read(gate, b[:])
-	for err == unix.EINTR {
+	for errors.Is(err, unix.EINTR) {
 		n, err = unix.Read(gate, b[:])
 	}
 	if n != 1 || err != nil {
-		return exitUnknown // the parent gave up and says why
+		return // the parent gave up and says why
 	}
 	unix.CloseOnExec(gate)
 	err = unix.Exec(self, os.Args[2:], os.Environ())
-	os.Stderr.WriteString("fbuild: error: execute child: " + err.Error() + "\n")
-	return exitUnknown
+	fmt.Fprintln(os.Stderr, "fbuild: error: execute child:", err)
 }
 
 // Diagnose finds out why the host refused a user namespace or a mount in it, and makes ERR a *HostError.
 func Diagnose(err error) error {
-	var known *HostError
-	if errors.As(err, &known) {
+	if _, ok := errors.AsType[*HostError](err); ok {
 		return err
 	}
 	return diagnose(err, host{euid: os.Geteuid(), sysctl: sysctl, seccomp: seccompMode()})

@@ -50,11 +50,11 @@ func BusyboxRoot(t testing.TB) string {
 			t.Fatalf("create root: %v", err)
 		}
 	}
-	out, err := osexec.Command(busybox, "--list").Output()
+	out, err := osexec.CommandContext(t.Context(), busybox, "--list").Output()
 	if err != nil {
 		t.Fatalf("list applets of busybox: %v", err)
 	}
-	for _, applet := range strings.Fields(string(out)) {
+	for applet := range strings.FieldsSeq(string(out)) {
 		if applet == "busybox" {
 			continue
 		}
@@ -75,7 +75,7 @@ func staticBusybox(t testing.TB) string {
 	if err != nil {
 		t.Fatalf("open busybox: %v", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
 			skip(t, "needs a static busybox (package busybox-static)")

@@ -97,10 +97,11 @@ func InUserNS(m *testing.M, children map[string]func() int) int {
 		}
 		return m.Run()
 	}
-	cmd := osexec.Command(os.Args[0], os.Args[1:]...)
+	ctx := context.Background()
+	cmd := osexec.CommandContext(ctx, os.Args[0], os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), innerVar+"=1")
-	if _, err := reexec.StartMapped(context.Background(), cmd, unix.CLONE_NEWNS, false); err != nil {
+	if _, err := reexec.StartMapped(ctx, cmd, unix.CLONE_NEWNS, false); err != nil {
 		if errors.Is(err, reexec.ErrForbidden) {
 			return m.Run()
 		}
