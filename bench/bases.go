@@ -122,7 +122,7 @@ func (e *env) goTree(ctx context.Context) (string, error) {
 			cp -a "$3/." "$2/src"
 			cd "$2/src" && go mod download
 			chown -R 0:0 "$2"`
-		vars := append(proxies(), "GOMODCACHE="+filepath.Join(dir, "root/go/pkg/mod"), "GOPROXY="+v[1], "GOSUMDB="+v[2],
+		vars := append(proxies(), "GOMODCACHE="+dir+"/root/go/pkg/mod", "GOPROXY="+v[1], "GOSUMDB="+v[2],
 			"GOTOOLCHAIN=local", "GOCACHE="+filepath.Join(e.run, "gocache"))
 		return e.must(ctx, []string{"sh", "-c", script, "sh", v[0], dir, e.input("go")}, vars...)
 	})

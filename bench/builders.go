@@ -171,13 +171,23 @@ func (b *buildahBuilder) reset(context.Context, int) error {
 	return errors.Join(os.RemoveAll(filepath.Join(b.dir, "root")), os.RemoveAll(filepath.Join(b.dir, "runroot")))
 }
 
+// runtime is docker's, where it is there: the default, crun, refuses hosts with
+// both versions of control groups.
+func (b *buildahBuilder) runtime() []string {
+	if b.env.host.Versions["runc"] == "" {
+		return nil
+	}
+	return []string{"--runtime", "runc"}
+}
+
 func (b *buildahBuilder) close() error { return os.RemoveAll(b.dir) }
 
 func (b *buildahBuilder) side(dockerfile, ctxDir string) side {
 	return side{
 		name: "buildah" + suffix(b.rootless), version: b.version, skip: b.skip, reset: b.reset,
 		run: func(ctx context.Context, m meter, _ string, _ int) (sample, error) {
-			u, err := m.run(ctx, b.command(ctx, "build", "--layers", "--tls-verify=false", "--network=host", "-t", "bench", "-f", dockerfile, ctxDir))
+			argv := append([]string{"build", "--layers", "--tls-verify=false", "--network=host"}, b.runtime()...)
+			u, err := m.run(ctx, b.command(ctx, append(argv, "-t", "bench", "-f", dockerfile, ctxDir)...))
 			return sample{usage: u}, err
 		},
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -21,9 +23,36 @@ type dockerBuilder struct {
 	dir, run      string
 	buildkit      bool
 	cmd           *osexec.Cmd
-	ended         chan error
+	ended         chan struct{} // closed when it has ended
+	status        error         // how, then
 	log           *os.File
 	skip, version string
+}
+
+// cgroupParent is where dockerd makes control groups, which it leaves behind.
+const cgroupParent = "/fbuild-bench"
+
+// removeCgroups removes them in every hierarchy; they are empty. What a second
+// daemon uses stays for that one to remove.
+func removeCgroups() {
+	var dirs []string
+	for _, pattern := range []string{"/sys/fs/cgroup" + cgroupParent, "/sys/fs/cgroup/*" + cgroupParent} {
+		tops, err := filepath.Glob(pattern)
+		if err != nil {
+			continue
+		}
+		for _, top := range tops {
+			_ = filepath.WalkDir(top, func(p string, d fs.DirEntry, err error) error { // what cannot be read stays
+				if err == nil && d.IsDir() {
+					dirs = append(dirs, p)
+				}
+				return err
+			})
+		}
+	}
+	for _, d := range slices.Backward(dirs) {
+		_ = unix.Rmdir(d) // see above
+	}
 }
 
 // dockerCLI prefers the client that Debian's dockerd came with: a newer one
@@ -64,7 +93,7 @@ func (d *dockerBuilder) start(ctx context.Context) (err error) {
 	d.cmd = d.env.command(context.WithoutCancel(ctx), []string{
 		"dockerd", "--host", d.host(), "--data-root", d.dir, "--exec-root", filepath.Join(d.run, "exec"),
 		"--pidfile", filepath.Join(d.run, "pid"), "--storage-driver=overlay2", "--bridge=none", "--iptables=false",
-		"--ip6tables=false", "--ip-forward=false", "--ip-masq=false",
+		"--ip6tables=false", "--ip-forward=false", "--ip-masq=false", "--cgroup-parent=" + cgroupParent,
 	})
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
@@ -75,17 +104,20 @@ func (d *dockerBuilder) start(ctx context.Context) (err error) {
 	daemons.Lock()
 	daemons.pids[d.cmd.Process.Pid] = true
 	daemons.Unlock()
-	d.ended = make(chan error, 1)
-	go func() { d.ended <- d.cmd.Wait() }()
+	cmd, ended := d.cmd, make(chan struct{})
+	d.ended = ended
+	go func() {
+		defer close(ended)
+		d.status = cmd.Wait()
+	}()
 	for range 150 {
 		if d.client(ctx, "version").Run() == nil {
 			return nil
 		}
 		select {
-		case err := <-d.ended:
-			d.cmd = nil
+		case <-d.ended:
 			data, _ := os.ReadFile(d.log.Name()) // without it there is less to say
-			return fmt.Errorf("dockerd ended: %w\n%s", err, tail(string(data), 5))
+			return fmt.Errorf("dockerd ended: %w\n%s", d.status, tail(string(data), 5))
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(200 * time.Millisecond):
@@ -108,9 +140,11 @@ func (d *dockerBuilder) client(ctx context.Context, args ...string) *osexec.Cmd 
 func (d *dockerBuilder) close() error {
 	var errs []error
 	if d.cmd != nil {
-		errs = append(errs, d.cmd.Process.Signal(unix.SIGTERM))
+		if err := d.cmd.Process.Signal(unix.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
+			errs = append(errs, err)
+		}
 		select {
-		case <-d.ended: // however it says that it was ended
+		case <-d.ended:
 		case <-time.After(20 * time.Second):
 			errs = append(errs, d.cmd.Process.Kill())
 			<-d.ended
@@ -119,6 +153,7 @@ func (d *dockerBuilder) close() error {
 		delete(daemons.pids, d.cmd.Process.Pid)
 		daemons.Unlock()
 		d.cmd = nil
+		removeCgroups()
 	}
 	if d.log != nil {
 		errs = append(errs, d.log.Close())

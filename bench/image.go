@@ -164,15 +164,15 @@ func (e *env) busyboxTree(ctx context.Context, dir string) error {
 			return err
 		}
 	}
-	err = os.WriteFile(filepath.Join(dir, "bin/busybox"), data, 0o755) //nolint:gosec // a program
+	err = os.WriteFile(filepath.Join(dir, "bin", "busybox"), data, 0o755) //nolint:gosec // a program
 	for a := range strings.FieldsSeq(string(out)) {
 		if a != "busybox" {
 			err = errors.Join(err, os.Symlink("busybox", filepath.Join(dir, "bin", a)))
 		}
 	}
-	err = errors.Join(err, os.Chmod(filepath.Join(dir, "tmp"), 0o777|os.ModeSticky), //nolint:gosec // as /tmp is
-		os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte("root:x:0:0:root:/root:/bin/sh\n"), 0o644), //nolint:gosec // as it is
-		os.WriteFile(filepath.Join(dir, "etc/group"), []byte("root:x:0:\n"), 0o644))                      //nolint:gosec // as it is
+	err = errors.Join(err, os.Chmod(filepath.Join(dir, "tmp"), 0o777|os.ModeSticky),
+		os.WriteFile(filepath.Join(dir, "etc", "passwd"), []byte("root:x:0:0:root:/root:/bin/sh\n"), 0o644), //nolint:gosec // as it is
+		os.WriteFile(filepath.Join(dir, "etc", "group"), []byte("root:x:0:\n"), 0o644))                      //nolint:gosec // as it is
 	if err != nil {
 		return fmt.Errorf("make busybox base: %w", err)
 	}
