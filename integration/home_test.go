@@ -219,7 +219,7 @@ func (h *home) leftovers() []string {
 
 // mountsUnder lists the mount points of this namespace at and below a directory.
 func mountsUnder(dir string) []string {
-	data, err := os.ReadFile("/proc/self/mountinfo")
+	data, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		return []string{err.Error()}
 	}

@@ -69,7 +69,7 @@ func fds() error {
 			continue
 		}
 		kind, _, _ := strings.Cut(name, ":")
-		if kind == "anon_inode" { // the runtime's own epoll
+		if kind == "anon_inode" || strings.HasPrefix(kind, "/sys/fs/cgroup/") { // Go's own: epoll, limits of the CPU
 			continue
 		}
 		fmt.Println(fd, kind)
