@@ -2,9 +2,6 @@ package snapshot
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/tree"
@@ -27,15 +24,9 @@ func (s *step) finish(ctx context.Context) (recorder.Result, error) {
 	if err != nil {
 		return recorder.Result{}, err
 	}
-	res := recorder.Result{Changes: wholeSeconds(cs), Notes: sc.notes}
-	if id != "" && !uses(cs, id) {
-		if err := os.Remove(filepath.Join(s.spec.PackDir, string(id))); err != nil {
-			return recorder.Result{}, fmt.Errorf("remove unused pack: %w", err)
-		}
-		return res, nil
-	}
-	res.Pack = id
-	return res, nil
+	// What was stored differs from the parent's bytes at its path, so that the
+	// changes hold all of the pack.
+	return recorder.Result{Changes: wholeSeconds(cs), Pack: id, Notes: sc.notes}, nil
 }
 
 // commit ends the pack, if there is one, and returns its name.
@@ -66,17 +57,4 @@ func wholeSeconds(cs tree.Changes) tree.Changes {
 		cs[i].Node = copies[n]
 	}
 	return cs
-}
-
-func uses(cs tree.Changes, id tree.PackID) bool {
-	for i := range cs {
-		if n := cs[i].Node; n != nil {
-			for _, x := range n.Extents {
-				if x.Pack == id {
-					return true
-				}
-			}
-		}
-	}
-	return false
 }

@@ -29,6 +29,7 @@ func command(ctx context.Context, root string, args ...string) (string, error) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.Dir = "/"
+	cmd.Env = []string{"GORACE=atexit_sleep_ms=0"} // a second for each process otherwise
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
 	err := cmd.Run()
 	return out.String(), err

@@ -72,8 +72,12 @@ func endLaws() []law {
 // (LAWS 25).
 func stubLaws() []law {
 	stubs := []recorder.Stub{
-		{Path: "etc/resolv.conf"}, {Path: "etc/motd"}, {Path: "proc", Dir: true}, {Path: "dir", Dir: true},
-		{Path: "run/secrets/key"}, {Path: "none/etc/resolv.conf"},
+		{Path: "etc/resolv.conf"},
+		{Path: "etc/motd"},
+		{Path: "proc", Dir: true},
+		{Path: "dir", Dir: true},
+		{Path: "run/secrets/key"},
+		{Path: "none/etc/resolv.conf"},
 	}
 	shown := func() {
 		for _, s := range stubs {
