@@ -15,7 +15,7 @@ import (
 // seeds is how many random runs are compared; firstSeed starts them elsewhere,
 // for a longer search.
 var (
-	seeds     = flag.Int("seeds", 25, "random runs to compare")
+	seeds     = flag.Int("seeds", 15, "random runs to compare")
 	firstSeed = flag.Int64("first-seed", 1, "seed of the first run")
 )
 

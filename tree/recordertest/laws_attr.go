@@ -118,6 +118,12 @@ func attrLaws() []law {
 			},
 			want: "d2755 0:1000 now g\n-0644 0:1000 now 1 g/f\nd2755 0:1000 now g/sub\n",
 		},
+	}
+}
+
+// xattrLaws are about extended attributes and file capabilities.
+func xattrLaws() []law {
+	return []law{
 		{
 			name: "xattrs", do: func() { setXattr("xa", "user.three", "3"); removeXattr("xa", "user.one") },
 			want: `-0644 0:0 T 3 xa [user.three="3"] [user.two="\x00\xff"]` + "\n",

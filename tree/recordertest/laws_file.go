@@ -82,6 +82,12 @@ func fileLaws() []law {
 			want:     "d0755 0:0 T etc\n-0644 0:0 T 6 etc/motd\n",
 			contents: map[string]string{"etc/motd": "Jello\n"},
 		},
+	}
+}
+
+// unlinkLaws are about files that lose or never had a name.
+func unlinkLaws() []law {
+	return []law{
 		{
 			name: "unlink", do: func() { remove("etc/motd") },
 			want: "d0755 0:0 now etc\nx etc/motd\n",
