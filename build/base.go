@@ -71,27 +71,15 @@ func (b *builder) base(ctx context.Context, name string, p v1.Platform) (*base, 
 
 // resolve finds an image where its name says.
 func (b *builder) resolve(ctx context.Context, name string, p v1.Platform) (*oci.Image, error) {
-	where := b.imageContext(name)
+	where, ok := b.context(name)
+	if !ok {
+		where = "docker-image://" + name
+	}
 	step := b.opts.Progress.Step("[internal] load metadata for " + displayName(where))
 	step.Start()
 	img, err := b.resolveAt(ctx, where, p)
 	step.Done(err)
 	return img, err
-}
-
-// imageContext returns where an image comes from: the named context of that
-// name, however it is spelled, or the registry.
-func (b *builder) imageContext(name string) string {
-	if where, ok := b.opts.Contexts[name]; ok {
-		return where
-	}
-	full := displayName("docker-image://" + name)
-	for c, where := range b.opts.Contexts {
-		if displayName("docker-image://"+c) == full {
-			return where
-		}
-	}
-	return "docker-image://" + name
 }
 
 func displayName(where string) string {
@@ -199,22 +187,43 @@ func (b *builder) known(ctx context.Context, key Key, name string, p v1.Platform
 			at = ref.Context().Name() + "@" + rec.Desc.Digest.String()
 		}
 	}
-	remote := sync.OnceValues(func() (*oci.Image, error) { return b.opts.Remote.Resolve(ctx, at, p) })
+	again := &lazyImage{resolve: func(ctx context.Context) (*oci.Image, error) { return b.opts.Remote.Resolve(ctx, at, p) }}
 	img.Ref = name
 	for i := range img.Layers {
 		img.Layers[i].Repo = rec.Repo
 		img.Layers[i].Open = func(ctx context.Context) (io.ReadCloser, error) {
-			again, err := remote()
+			img, err := again.get(ctx)
 			if err != nil {
 				return nil, err
 			}
-			if i >= len(again.Layers) {
+			if i >= len(img.Layers) {
 				return nil, fmt.Errorf("%s: layer %d is missing", at, i+1)
 			}
-			return again.Layers[i].Open(ctx)
+			return img.Layers[i].Open(ctx)
 		}
 	}
 	return img, true
+}
+
+// lazyImage asks a registry once more for an image that the store remembers. Only
+// an answer is kept: a failure or an interruption is that of its caller.
+type lazyImage struct {
+	resolve func(context.Context) (*oci.Image, error)
+	mu      sync.Mutex
+	img     *oci.Image
+}
+
+func (l *lazyImage) get(ctx context.Context) (*oci.Image, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.img != nil {
+		return l.img, nil
+	}
+	img, err := l.resolve(ctx)
+	if err == nil {
+		l.img = img
+	}
+	return img, err
 }
 
 // dirBase is a named context that is a directory, used as a base: its files on an

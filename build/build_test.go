@@ -175,14 +175,14 @@ func recordAfter(t *testing.T, end error) {
 	if err := res.layer.wait(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := b.recorded(key); ok {
+	if _, ok := b.recorded(ctx, key, (&fsState{}).push(lower)); ok {
 		t.Error("stored although the layer below is not sealed")
 	}
 	lower.err = end
 	close(lower.done)
 	b.background.Wait()
 	<-unlocked
-	if _, ok := b.recorded(key); ok != (end == nil) {
+	if _, ok := b.recorded(ctx, key, (&fsState{}).push(lower)); ok != (end == nil) {
 		t.Errorf("layer below ended with %v; stored: %v", end, ok)
 	}
 }

@@ -172,6 +172,15 @@ func (b *builder) now() time.Time {
 	return time.Now()
 }
 
+// epochKey stands for the times that a step puts into its layer: with an epoch
+// they are the caller's, and another epoch is another result.
+func (b *builder) epochKey() string {
+	if b.opts.Epoch == nil {
+		return ""
+	}
+	return b.opts.Epoch.UTC().Format(time.RFC3339)
+}
+
 // warn shows a note once, as a step of its own.
 func (b *builder) warn(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)

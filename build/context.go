@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fbuild/fbuild/buildctx"
+	"github.com/fbuild/fbuild/oci"
 )
 
 // localContext is a build context that is a directory of this host.
@@ -67,11 +70,31 @@ func (b *builder) closeContexts() error {
 
 // contextDir returns the directory that a named context stands for.
 func (b *builder) contextDir(name string) (string, bool) {
-	v, ok := b.opts.Contexts[name]
+	v, ok := b.context(name)
 	if !ok || isImageContext(v) {
 		return "", false
 	}
 	return v, true
+}
+
+// context returns the named context that a name in the Dockerfile means: of that
+// name, of that name in lower case, or of the same image however it is spelled.
+func (b *builder) context(name string) (string, bool) {
+	for _, n := range []string{name, strings.ToLower(name)} {
+		if v, ok := b.opts.Contexts[n]; ok {
+			return v, true
+		}
+	}
+	ref, err := oci.ParseRef(name)
+	if err != nil {
+		return "", false
+	}
+	for _, n := range slices.Sorted(maps.Keys(b.opts.Contexts)) {
+		if r, err := oci.ParseRef(n); err == nil && oci.FullName(r) == oci.FullName(ref) {
+			return b.opts.Contexts[n], true
+		}
+	}
+	return "", false
 }
 
 // isImageContext says whether the value of a --build-context names an image.

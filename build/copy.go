@@ -129,6 +129,7 @@ func (c *copier) copy(src tree.Tree, m match) error {
 	if n == nil {
 		return fmt.Errorf("%q: %w", "/"+m.Path, ErrNoSource)
 	}
+	clear(c.copied) // links between sources are not kept, as in docker
 	to, at, err := c.target()
 	if err != nil {
 		return err
@@ -137,7 +138,11 @@ func (c *copier) copy(src tree.Tree, m match) error {
 		if at != nil && at.Kind != tree.Dir {
 			return fmt.Errorf("cannot copy to non-directory: %q", "/"+to)
 		}
-		return c.directory(to, n, at == nil)
+		// Only the entries are copied: a new directory is 0755 and the copy's.
+		if err := c.mkdirAll(to); err != nil {
+			return err
+		}
+		return c.entries(to, n)
 	}
 	if c.targetIsDir() || at != nil && at.Kind == tree.Dir {
 		if at != nil && at.Kind != tree.Dir {
@@ -148,18 +153,8 @@ func (c *copier) copy(src tree.Tree, m match) error {
 	return c.file(to, n)
 }
 
-// directory copies the entries of n below to. Attributes of the directory itself
-// are set where the copy makes it, and always (fresh is true) below the top.
-func (c *copier) directory(to string, n *tree.Node, fresh bool) error {
-	if fresh && to != "" {
-		attrs := n.Attrs()
-		if attrs.Mtime == (tree.Time{}) {
-			attrs.Mtime = c.spec.Now
-		}
-		if err := c.put(to, attrs); err != nil {
-			return err
-		}
-	}
+// entries copies what is in directory n into the directory at to.
+func (c *copier) entries(to string, n *tree.Node) error {
 	for _, name := range n.Names() {
 		child, p := n.Child(name), tree.Join(to, name)
 		if child.Kind != tree.Dir {
@@ -171,7 +166,7 @@ func (c *copier) directory(to string, n *tree.Node, fresh bool) error {
 		if at := c.dst.Lookup(p); at != nil && at.Kind != tree.Dir {
 			return fmt.Errorf("cannot copy to non-directory: %q", "/"+p)
 		}
-		if err := c.directory(p, child, true); err != nil {
+		if err := errors.Join(c.put(p, child.Attrs()), c.entries(p, child)); err != nil {
 			return err
 		}
 	}

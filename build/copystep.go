@@ -16,7 +16,6 @@ import (
 type copySource struct {
 	local *localContext // a directory of this host, or
 	fs    *fsState      // the file system of a stage or image
-	key   Key           // that names it
 }
 
 // copyStep does COPY, and ADD where in is nil.
@@ -46,7 +45,7 @@ func (r *stageRun) source(ctx context.Context, c *dockerfile.Copy) (*copySource,
 		if err != nil {
 			return nil, err
 		}
-		return &copySource{fs: s.fs, key: s.key}, nil
+		return &copySource{fs: s.fs}, nil
 	}
 	name := c.From
 	if c.FromStage != nil {
@@ -60,7 +59,7 @@ func (r *stageRun) source(ctx context.Context, c *dockerfile.Copy) (*copySource,
 	if err != nil {
 		return nil, err
 	}
-	return &copySource{fs: bs.fs, key: bs.key}, nil
+	return &copySource{fs: bs.fs}, nil
 }
 
 // copyRun is one COPY or ADD on its way.
@@ -86,11 +85,14 @@ func (c *copyRun) close() {
 }
 
 func (c *copyRun) do(ctx context.Context) (result, bool, error) {
-	alias := c.definition()
-	if alias != "" && !c.b.opts.NoCache {
+	if c.src.fs != nil && c.src.fs.sealed() && !c.b.opts.NoCache {
+		alias, err := c.definition(ctx)
+		if err != nil {
+			return result{}, false, err
+		}
 		var key Key
 		if c.b.getJSON(kindAlias, string(alias), &key) {
-			if res, ok := c.b.recorded(key); ok {
+			if res, ok := c.b.recorded(ctx, key, c.parent.fs); ok {
 				c.key = key
 				return res, true, nil
 			}
@@ -100,36 +102,36 @@ func (c *copyRun) do(ctx context.Context) (result, bool, error) {
 	if err := c.look(ctx); err != nil {
 		return result{}, false, err
 	}
-	res, unlock, err := c.b.reuse(ctx, c.key)
+	res, unlock, err := c.b.reuse(ctx, c.key, c.parent.fs)
 	if err != nil {
 		return result{}, false, err
 	}
 	if unlock == nil {
-		return res, true, c.putAlias(alias)
+		c.putAlias()
+		return res, true, nil
 	}
 	cs, err := c.apply(ctx)
-	if err == nil {
-		err = c.putAlias(alias)
-	}
 	if err != nil {
 		unlock()
 		return result{}, false, err
 	}
+	c.putAlias()
 	return c.b.commit(c.key, c.parent.fs, cs, c.remember(unlock)), false, nil
 }
 
 // definition is a key for what the instruction says, known without looking at a
-// file: the key of the source's own chain stands for its contents. A host
-// directory has none.
-func (c *copyRun) definition() Key {
-	if c.src.fs == nil {
-		return ""
+// file: the layers of the source stand for its contents. A host directory has
+// none.
+func (c *copyRun) definition(ctx context.Context) (Key, error) {
+	chain, err := c.src.fs.chainID(ctx)
+	if err != nil {
+		return "", err
 	}
-	return c.head("copy definition").str(string(c.src.key)).strs(c.tr.Sources).sum()
+	return c.head("copy definition").str(string(chain)).strs(c.tr.Sources).sum(), nil
 }
 
 func (c *copyRun) head(kind string) *keyer {
-	k := newKey(kind).str(string(c.parent.key)).str(c.tr.Target).str(c.tr.Chown).str(c.tr.Chmod)
+	k := newKey(kind).str(string(c.parent.key)).str(c.tr.Target).str(c.tr.Chown).str(c.tr.Chmod).str(c.b.epochKey())
 	k.num(uint64(len(c.tr.Heredocs)))
 	for _, h := range c.tr.Heredocs {
 		k.str(h.Name).str(h.Data)
@@ -140,11 +142,20 @@ func (c *copyRun) head(kind string) *keyer {
 	return k
 }
 
-func (c *copyRun) putAlias(alias Key) error {
-	if alias == "" {
-		return nil
+// putAlias lets the next build find the key without looking at a file, once the
+// layers of the source have names.
+func (c *copyRun) putAlias() {
+	if c.src.fs == nil {
+		return
 	}
-	return c.b.putJSON(kindAlias, string(alias), c.key, nil, nil)
+	key := c.key
+	c.b.behind(func(ctx context.Context) error {
+		alias, err := c.definition(ctx)
+		if err != nil {
+			return err
+		}
+		return c.b.putJSON(kindAlias, string(alias), key, nil, nil)
+	})
 }
 
 // look finds what the sources match, and the digest of all of it: the key of

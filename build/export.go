@@ -196,7 +196,7 @@ func (b *builder) imageTime(s *state, cfg *v1.ConfigFile) (time.Time, error) {
 func (b *builder) rewrite(ctx context.Context, l *fsLayer) (oci.Layer, error) {
 	clamp := tree.TimeOf(*b.opts.Epoch)
 	key := newKey("rewrite").str(string(l.diffID)).num(uint64(clamp.Sec)).sum()
-	if res, ok := b.recorded(key); ok && res.layer != nil {
+	if res, ok := b.recorded(ctx, key, &fsState{}); ok && res.layer != nil {
 		return oci.Layer{Desc: res.layer.desc, DiffID: res.layer.diffID}, nil
 	}
 	cs, err := l.open(ctx, b)
@@ -219,7 +219,11 @@ func (b *builder) rewrite(ctx context.Context, l *fsLayer) (oci.Layer, error) {
 	if err != nil {
 		return oci.Layer{}, err
 	}
-	rec := stepRecord{Created: b.now(), DiffID: sealed.DiffID, Digest: desc.Digest.String(), Size: desc.Size, MediaType: string(desc.MediaType)}
+	below, err := (&fsState{}).chainID(ctx)
+	if err != nil {
+		return oci.Layer{}, err
+	}
+	rec := stepRecord{Created: b.now(), Below: below, DiffID: sealed.DiffID, Digest: desc.Digest.String(), Size: desc.Size, MediaType: string(desc.MediaType)}
 	err = b.putJSON(kindStep, string(key), rec, []tree.Digest{sealed.Digest}, nil)
 	return oci.Layer{Desc: desc, DiffID: sealed.DiffID}, err
 }

@@ -75,6 +75,10 @@ func (k *keyer) subtree(src tree.Tree, from string) error {
 	first := map[*tree.Node]string{}
 	err := src.WalkFrom(from, func(p string, n *tree.Node) error {
 		rel := p[len(from):]
+		if rel == "" && n.Kind == tree.Dir { // only its entries are copied
+			k.str("entries")
+			return nil
+		}
 		k.str(rel).num(uint64(n.Kind)).num(uint64(n.Mode)).num(uint64(n.UID)).num(uint64(n.GID))
 		k.str(n.Target).num(uint64(n.Major)).num(uint64(n.Minor)).num(uint64(n.Size))
 		k.num(uint64(len(n.Xattrs)))
@@ -87,6 +91,7 @@ func (k *keyer) subtree(src tree.Tree, from string) error {
 			}
 			k.str(string(n.Digest))
 		}
+		k.num(uint64(min(2, len(n.Links()))))
 		if len(n.Links()) > 1 {
 			k.str(first[n])
 			if _, ok := first[n]; !ok {

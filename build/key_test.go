@@ -2,6 +2,7 @@ package build
 
 import (
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,7 +56,7 @@ func TestSelectionKey(t *testing.T) {
 		{"place in the store", change("s/a", func(n *tree.Node) { n.Extents = []tree.Extent{{Pack: "p", Len: 1}} }), true},
 		{"bytes", change("s/a", func(n *tree.Node) { n.Digest = "sha256:x" }), false},
 		{"mode", change("s/a", func(n *tree.Node) { n.Mode = 0o600 }), false},
-		{"directory's mode", change("s", func(n *tree.Node) { n.Mode = 0o755 }), false},
+		{"the directory's own mode: its entries are copied", change("s", func(n *tree.Node) { n.Mode = 0o755 }), true},
 		{"owner", change("s/a", func(n *tree.Node) { n.UID = 9 }), false},
 		{"target", change("s/l", func(n *tree.Node) { n.Target = "b" }), false},
 		{"xattr", change("s/a", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.x", Value: "1"}} }), false},
@@ -192,15 +193,15 @@ func TestLookupUser(t *testing.T) {
 		want account
 		err  string
 	}{
-		{"", account{Home: "/root"}, ""},
-		{"root", account{Home: "/root"}, ""},
-		{"app", account{UID: 1000, GID: 1001, Groups: []uint32{50, 10}, Home: "/home/app"}, ""},
-		{"1000", account{UID: 1000, GID: 1001, Groups: []uint32{50, 10}, Home: "/home/app"}, ""},
-		{"app:staff", account{UID: 1000, GID: 50, Home: "/home/app"}, ""},
-		{"app:7", account{UID: 1000, GID: 7, Home: "/home/app"}, ""},
-		{"4242", account{UID: 4242}, ""},
-		{"4242:4343", account{UID: 4242, GID: 4343}, ""},
-		{"2000", account{UID: 5, GID: 5, Home: "/odd"}, ""}, // a name made of digits wins, as in docker
+		{"", account{Groups: []uint32{0}, Home: "/root"}, ""},
+		{"root", account{Groups: []uint32{0}, Home: "/root"}, ""},
+		{"app", account{UID: 1000, GID: 1001, Groups: []uint32{1001, 50, 10}, Home: "/home/app"}, ""},
+		{"1000", account{UID: 1000, GID: 1001, Groups: []uint32{1001, 50, 10}, Home: "/home/app"}, ""},
+		{"app:staff", account{UID: 1000, GID: 50, Groups: []uint32{50}, Home: "/home/app"}, ""},
+		{"app:7", account{UID: 1000, GID: 7, Groups: []uint32{7}, Home: "/home/app"}, ""},
+		{"4242", account{UID: 4242, Groups: []uint32{0}}, ""},
+		{"4242:4343", account{UID: 4242, GID: 4343, Groups: []uint32{4343}}, ""},
+		{"2000", account{UID: 5, GID: 5, Groups: []uint32{5}, Home: "/odd"}, ""}, // a name made of digits wins, as in docker
 		{"nobody", account{}, "unable to find user nobody"},
 		{"app:nogroup", account{}, "unable to find group nogroup"},
 	}
@@ -216,7 +217,7 @@ func TestLookupUser(t *testing.T) {
 			t.Errorf("%q: %v", tt.text, err)
 			continue
 		}
-		if got.UID != tt.want.UID || got.GID != tt.want.GID || got.Home != tt.want.Home || len(got.Groups) != len(tt.want.Groups) {
+		if got.UID != tt.want.UID || got.GID != tt.want.GID || got.Home != tt.want.Home || !slices.Equal(got.Groups, tt.want.Groups) {
 			t.Errorf("%q: got %+v, want %+v", tt.text, got, tt.want)
 		}
 	}

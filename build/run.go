@@ -27,7 +27,7 @@ func (r *stageRun) runStep(ctx context.Context, s *state, in *dockerfile.Run, st
 		return result{}, false, err
 	}
 	key := b.runKey(s, in, network)
-	res, unlock, err := b.reuse(ctx, key)
+	res, unlock, err := b.reuse(ctx, key, s.fs)
 	if err != nil || unlock == nil {
 		s.key = key
 		return res, true, err
@@ -184,7 +184,8 @@ func (b *builder) prepareRun(ctx context.Context, s *state, in *dockerfile.Run, 
 		dir = "/"
 	}
 	p := &prepared{parent: t}
-	if p.extra, err = b.makeWorkdir(ctx, s, dir); err != nil {
+	// Of no time: nothing of the clock may be in a layer that has no key for it.
+	if p.extra, err = b.makeWorkdir(ctx, s, dir, tree.Time{}); err != nil {
 		return nil, err
 	}
 	if len(p.extra) > 0 {

@@ -44,6 +44,15 @@ type recorderProc struct {
 	stderr *tail
 }
 
+// end closes the conversation and waits for the process.
+func (p *recorderProc) end() error {
+	err := p.Close()
+	if werr := p.proc.Wait(); werr != nil {
+		err = errors.Join(err, fmt.Errorf("recorder: %w: %s", werr, p.stderr))
+	}
+	return err
+}
+
 // kind chooses the recorder.
 func (r *runner) kind(b *builder) (string, error) {
 	r.mu.Lock()
@@ -87,6 +96,7 @@ func (r *runner) recorder(ctx context.Context, kind string) (*recorderProc, erro
 	if p := r.clients[kind]; p != nil {
 		select {
 		case <-p.Dead():
+			_ = p.end() // its step has been told how it ended
 		default:
 			return p, nil
 		}
@@ -122,9 +132,11 @@ func (r *runner) close(ctx context.Context, b *builder) error {
 	defer r.mu.Unlock()
 	var errs []error
 	for _, p := range r.clients {
-		errs = append(errs, p.Close())
-		if err := p.proc.Wait(); err != nil {
-			errs = append(errs, fmt.Errorf("recorder: %w: %s", err, p.stderr))
+		select {
+		case <-p.Dead(): // it died before: its step has been told
+			_ = p.end()
+		default:
+			errs = append(errs, p.end())
 		}
 	}
 	if r.box != nil {

@@ -30,6 +30,7 @@ const (
 // stepRecord is what is known of a finished step.
 type stepRecord struct {
 	Created   time.Time   `json:"created"`
+	Below     Key         `json:"below"`            // chainID of the layers that the step was made on
 	DiffID    tree.Digest `json:"diffID,omitempty"` // "" where the step changed nothing
 	Digest    string      `json:"digest,omitempty"`
 	Size      int64       `json:"size,omitempty"`
@@ -42,10 +43,17 @@ type result struct {
 	created time.Time
 }
 
-// recorded returns the stored result of a key, if all of it is still there.
-func (b *builder) recorded(key Key) (result, bool) {
+// recorded returns the stored result of a key, if all of it is still there and
+// it was made on the very layers that stand below now. A layer is a difference:
+// on another parent of the same key (a step below was made anew, --no-cache) it
+// could lack a file. Where a layer below is still being sealed, and only then, it
+// is waited for.
+func (b *builder) recorded(ctx context.Context, key Key, below *fsState) (result, bool) {
 	var rec stepRecord
 	if !b.getJSON(kindStep, string(key), &rec) {
+		return result{}, false
+	}
+	if chain, err := below.chainID(ctx); err != nil || chain != rec.Below {
 		return result{}, false
 	}
 	if rec.DiffID == "" {
@@ -116,10 +124,9 @@ func (b *builder) commit(key Key, below *fsState, cs tree.Changes, unlock func()
 
 // remember writes the record of one step after every layer under it is durable.
 func (b *builder) remember(ctx context.Context, key Key, below *fsState, rec stepRecord) error {
-	for _, l := range below.layers() {
-		if err := l.wait(ctx); err != nil {
-			return err
-		}
+	var err error
+	if rec.Below, err = below.chainID(ctx); err != nil {
+		return err
 	}
 	var blobs, layers []tree.Digest
 	if rec.DiffID != "" {

@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -175,9 +176,6 @@ func (r *stageRun) instruction(ctx context.Context, s *state, raw dockerfile.Ins
 		}
 		return nil
 	}
-	if raw.Trigger() {
-		title = "ONBUILD " + title
-	}
 	step := r.b.opts.Progress.Step(r.title(title))
 	res, cached, err := r.step(ctx, s, in, step)
 	if err != nil {
@@ -224,9 +222,9 @@ func (r *stageRun) step(ctx context.Context, s *state, in dockerfile.Instruction
 // reuse looks for the result of key, holding the key's lock where there is none,
 // so that of several builds one runs the step and the others adopt its result.
 // unlock is nil for a hit.
-func (b *builder) reuse(ctx context.Context, key Key) (res result, unlock func(), err error) {
+func (b *builder) reuse(ctx context.Context, key Key, below *fsState) (res result, unlock func(), err error) {
 	if !b.opts.NoCache {
-		if res, ok := b.recorded(key); ok {
+		if res, ok := b.recorded(ctx, key, below); ok {
 			return res, nil, nil
 		}
 	}
@@ -235,7 +233,7 @@ func (b *builder) reuse(ctx context.Context, key Key) (res result, unlock func()
 		return result{}, nil, err
 	}
 	if !b.opts.NoCache {
-		if res, ok := b.recorded(key); ok {
+		if res, ok := b.recorded(ctx, key, below); ok {
 			unlock()
 			return res, nil, nil
 		}
@@ -246,14 +244,14 @@ func (b *builder) reuse(ctx context.Context, key Key) (res result, unlock func()
 // workdirStep makes the working directory where the tree lacks it.
 func (r *stageRun) workdirStep(ctx context.Context, s *state, in *dockerfile.Workdir, step *progress.Step) (result, bool, error) {
 	s.cfg.Config.WorkingDir = in.Path
-	key := newKey("workdir").str(string(s.key)).str(in.Path).str(s.cfg.Config.User).sum()
-	res, unlock, err := r.b.reuse(ctx, key)
+	key := newKey("workdir").str(string(s.key)).str(in.Path).str(s.cfg.Config.User).str(r.b.epochKey()).sum()
+	res, unlock, err := r.b.reuse(ctx, key, s.fs)
 	s.key = key
 	if err != nil || unlock == nil {
 		return res, true, err
 	}
 	step.Start()
-	cs, err := r.b.makeWorkdir(ctx, s, in.Path)
+	cs, err := r.b.makeWorkdir(ctx, s, in.Path, tree.TimeOf(r.b.now()).Truncate())
 	if err != nil {
 		unlock()
 		return result{}, false, err
@@ -263,7 +261,7 @@ func (r *stageRun) workdirStep(ctx context.Context, s *state, in *dockerfile.Wor
 
 // makeWorkdir returns the changes that make a directory, owned by the user in
 // force as BuildKit has it; none if it is there.
-func (b *builder) makeWorkdir(ctx context.Context, s *state, dir string) (tree.Changes, error) {
+func (b *builder) makeWorkdir(ctx context.Context, s *state, dir string, now tree.Time) (tree.Changes, error) {
 	t, err := s.fs.Tree(ctx, b)
 	if err != nil {
 		return nil, err
@@ -279,11 +277,11 @@ func (b *builder) makeWorkdir(ctx context.Context, s *state, dir string) (tree.C
 		return nil, nil
 	}
 	acc, err := lookupUser(t, b.store.Packs(), s.cfg.Config.User)
-	if err != nil {
+	if err != nil && !errors.Is(err, errNoAccount) { // docker makes it root's; a RUN will fail
 		return nil, err
 	}
 	e := t.Edit()
-	c := newCopier(e, copySpec{Owner: &owner{acc.UID, acc.GID}, Now: tree.TimeOf(b.now()).Truncate()})
+	c := newCopier(e, copySpec{Owner: &owner{acc.UID, acc.GID}, Now: now})
 	if err := c.mkdirAll(p); err != nil {
 		return nil, err
 	}

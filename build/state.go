@@ -41,6 +41,30 @@ func (f *fsState) layers() []*fsLayer {
 	return out
 }
 
+// chainID names the file system by its layers. It waits until they are sealed.
+func (f *fsState) chainID(ctx context.Context) (Key, error) {
+	k := newKey("chain")
+	for _, l := range f.layers() {
+		if err := l.wait(ctx); err != nil {
+			return "", err
+		}
+		k.str(string(l.diffID))
+	}
+	return k.sum(), nil
+}
+
+// sealed reports whether chainID would not have to wait.
+func (f *fsState) sealed() bool {
+	for _, l := range f.layers() {
+		select {
+		case <-l.done:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 // Tree returns the file system as a value. Layers that are not here yet are
 // fetched, several at once.
 func (f *fsState) Tree(ctx context.Context, b *builder) (tree.Tree, error) {

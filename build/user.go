@@ -18,9 +18,12 @@ const maxUserFile = 8 << 20
 // account is what a USER or --chown text means in an image.
 type account struct {
 	UID, GID uint32
-	Groups   []uint32 // supplementary
+	Groups   []uint32 // supplementary, the primary one among them (CVE-2022-2990)
 	Home     string   // "" where the image does not say
 }
+
+// errNoAccount says that the image does not know a name.
+var errNoAccount = errors.New("no matching entries")
 
 // opener reads the bytes of file nodes.
 type opener interface {
@@ -29,7 +32,7 @@ type opener interface {
 
 // lookupUser resolves "user[:group]", names or numbers, against the image's own
 // /etc/passwd and /etc/group, as docker does: "" is root; a number without an
-// entry has group 0; supplementary groups count only without an explicit group.
+// entry has group 0; groups of /etc/group count only without an explicit group.
 func lookupUser(t tree.Tree, files opener, text string) (account, error) {
 	if text == "" {
 		text = "0"
@@ -41,14 +44,16 @@ func lookupUser(t tree.Tree, files opener, text string) (account, error) {
 	}
 	if hasGroup && group != "" {
 		acc.GID, err = findGroup(t, files, group)
+		acc.Groups = []uint32{acc.GID}
 		return acc, err
 	}
+	acc.Groups = []uint32{acc.GID}
 	if name == "" {
 		return acc, nil
 	}
 	err = eachLine(t, files, "etc/group", func(f []string) bool {
 		if len(f) >= 4 && slices.Contains(strings.Split(f[3], ","), name) {
-			if gid, err := parseID(f[2]); err == nil {
+			if gid, err := parseID(f[2]); err == nil && gid != acc.GID {
 				acc.Groups = append(acc.Groups, gid)
 			}
 		}
@@ -80,7 +85,7 @@ func findUser(t tree.Tree, files opener, user string) (acc account, name string,
 	case found:
 		return acc, name, nil
 	case idErr != nil:
-		return account{}, "", fmt.Errorf("unable to find user %s: no matching entries in passwd file", user)
+		return account{}, "", fmt.Errorf("unable to find user %s: %w in passwd file", user, errNoAccount)
 	}
 	return account{UID: id}, "", nil
 }
@@ -99,7 +104,7 @@ func findGroup(t tree.Tree, files opener, group string) (uint32, error) {
 		return !found
 	})
 	if err == nil && !found {
-		err = fmt.Errorf("unable to find group %s: no matching entries in group file", group)
+		err = fmt.Errorf("unable to find group %s: %w in group file", group, errNoAccount)
 	}
 	return gid, err
 }

@@ -165,7 +165,7 @@ func (f *File) newStage(i int, in *instructions.Stage, lex *shell.Lex, l *lint) 
 		return nil, f.fail(st.Loc, f.suggestArg(base.Unmatched), "base name (%s) should not be blank", in.BaseName)
 	}
 	st.BaseName = base.Result
-	st.BaseStage = f.byName[st.BaseName]
+	st.BaseStage = f.byName[strings.ToLower(st.BaseName)]
 	if in.Platform == "" {
 		return st, nil
 	}

@@ -324,7 +324,11 @@ func (a *app) report(f *buildFlags, o *build.Options, res *build.Result) error {
 		}
 		fmt.Fprintf(a.stderr, "\n %d warning%s found:\n", n, plural)
 		for _, w := range res.Warnings {
-			fmt.Fprintf(a.stderr, " - %s\n", w)
+			text := w.String()
+			if w.Rule == "" {
+				text = w.Text
+			}
+			fmt.Fprintf(a.stderr, " - %s\n", text)
 		}
 	}
 	if f.iidFile != "" && res.ImageID != "" {
