@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"os"
 	osexec "os/exec"
@@ -11,9 +12,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"golang.org/x/sys/unix"
 )
 
 // input is a real program with a real Dockerfile, testdata/inputs/NAME.
@@ -132,7 +135,7 @@ func (in input) build(t *testing.T, h *home, args []string) listing {
 		"build", "--progress=plain", "-t", reg.host() + "/" + in.name + ":1",
 		"-o", "type=oci,tar=false,dest=" + layout, "-o", "type=image", "--push",
 	}, args...)
-	first := h.ok(append(cmd, ".")...)
+	first := h.build(append(cmd, ".")...)
 	img, err := reg.pull(in.name + ":1")
 	if err != nil {
 		t.Fatalf("pull: %v", err)
@@ -141,7 +144,7 @@ func (in input) build(t *testing.T, h *home, args []string) listing {
 		t.Errorf("validate image in registry: %v", err)
 	}
 	h.readByOthers(t, in, layout, img)
-	again := h.ok(append(cmd, ".")...)
+	again := h.build(append(cmd, ".")...)
 	if ran := ranSteps(again.stderr); len(ran) > 0 {
 		t.Errorf("no-change rebuild ran %q", ran)
 	}
@@ -156,6 +159,25 @@ func (in input) build(t *testing.T, h *home, args []string) listing {
 		t.Fatalf("list image: %v", err)
 	}
 	return l
+}
+
+// inputTime bounds one build of a real input, on a busy machine.
+const inputTime = 15 * time.Minute
+
+// build runs one fbuild that must succeed and may take long.
+func (h *home) build(args ...string) result {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), inputTime)
+	defer cancel()
+	cmd := osexec.CommandContext(ctx, "fbuild", args...)
+	cmd.Dir, cmd.Env = h.ctx, h.env
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
+	cmd.WaitDelay = 5 * time.Second
+	r := h.finish(cmd)
+	if r.code != 0 {
+		h.t.Fatalf("fbuild %q: got exit code %d, want 0\n%s%s", args, r.code, r.stdout, r.stderr)
+	}
+	return r
 }
 
 // listings are those of one input, by leg.

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 )
 
 // sbin finds a program that is not on an ordinary user's PATH.
@@ -172,7 +173,15 @@ func (h *home) storage() ([]string, error) {
 			h.t.Error(err)
 		}
 	})
-	return []string{"--root", filepath.Join(h.dir, ".storage"), "--runroot", run, "--storage-driver", "vfs"}, h.give(run)
+	driver := "overlay"
+	var st unix.Statfs_t
+	if err := unix.Statfs(run, &st); err != nil {
+		return nil, err
+	}
+	if st.Type == unix.OVERLAYFS_SUPER_MAGIC { // it does not stack
+		driver = "vfs"
+	}
+	return []string{"--root", filepath.Join(h.dir, ".storage"), "--runroot", run, "--storage-driver", driver}, h.give(run)
 }
 
 // runPodman runs the image as root. Its default runtime, crun, does not know
@@ -185,7 +194,11 @@ func (h *home) runPodman(in input, layout string) (_ string, err error) {
 	args = append(args, "--cgroup-manager", "cgroupfs", "--runtime", "runc")
 	defer func() {
 		_, rerr := h.tool("podman", append(args, "rmi", "--all", "--force")...)
-		err = errors.Join(err, rerr, os.RemoveAll(filepath.Join(h.dir, ".storage")))
+		storage := filepath.Join(h.dir, ".storage")
+		for _, m := range mountsUnder(storage) { // podman's own directory stays a mount
+			rerr = errors.Join(rerr, unix.Unmount(m, unix.MNT_DETACH))
+		}
+		err = errors.Join(err, rerr, os.RemoveAll(storage))
 	}()
 	run := append(args, "run", "--rm", "--network=host", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--entrypoint", in.show[0], "oci:"+layout+":1")
 	return h.tool("podman", append(run, in.show[1:]...)...)
