@@ -3,7 +3,6 @@ package tree
 import (
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // Change is one entry of a layer.
@@ -46,11 +45,14 @@ func (t Tree) Apply(cs Changes) (Tree, error) {
 			}
 		}
 	}
-	first := make(map[*Node]string)
+	g := groups{of: map[*Node]*group{}}
 	for i := range cs {
-		if err := e.put(t, &cs[i], first); err != nil {
+		if err := e.put(t, &cs[i], &g); err != nil {
 			return Tree{}, fmt.Errorf("apply %q: %w", cs[i].Path, err)
 		}
+	}
+	for _, one := range g.list {
+		e.join(one)
 	}
 	return e.Tree(), nil
 }
@@ -66,7 +68,30 @@ func (e *Editor) hide(c *Change) error {
 	return e.Remove(p)
 }
 
-func (e *Editor) put(lower Tree, c *Change, first map[*Node]string) error {
+// groups are the hard links of a layer. They are joined when every entry stands:
+// one by one, a file of many names would cost the square of their number.
+type groups struct {
+	of   map[*Node]*group
+	list []*group
+}
+
+type group struct {
+	node  *Node    // of the layer, or of the lower tree
+	lower string   // its path there; "" for a node of the layer
+	names []string // the layer's
+}
+
+func (g *groups) add(n *Node, lower, name string) {
+	one := g.of[n]
+	if one == nil {
+		one = &group{node: n, lower: lower}
+		g.of[n] = one
+		g.list = append(g.list, one)
+	}
+	one.names = append(one.names, name)
+}
+
+func (e *Editor) put(lower Tree, c *Change, g *groups) error {
 	if c.Node == nil && c.LinkTo == "" {
 		return nil
 	}
@@ -77,38 +102,47 @@ func (e *Editor) put(lower Tree, c *Change, first map[*Node]string) error {
 	if err := e.clearWay(p); err != nil {
 		return err
 	}
+	n := c.Node
 	if c.LinkTo != "" {
-		return e.putLink(lower, p, c.LinkTo, first)
+		lp, ln, err := lower.ResolveParent(c.LinkTo)
+		if err != nil {
+			return err
+		}
+		if ln == nil || ln.Kind == Dir {
+			return fmt.Errorf("hard link to %q, which is no file", c.LinkTo)
+		}
+		g.add(ln, lp, p)
+		n = ln
+	} else if n.Kind != Dir {
+		g.add(n, "", p)
 	}
-	if c.Node.Kind == Dir {
-		return e.Put(p, *c.Node)
-	}
-	if target, ok := first[c.Node]; ok && e.Lookup(target) != nil {
-		return e.Link(p, target)
-	}
-	first[c.Node] = p
-	return e.Put(p, *c.Node)
+	return e.Put(p, *n)
 }
 
-// putLink links p to what the lower tree has at target. Where this layer put
-// something else there, p gets the lower entry as a file of its own, which later
-// links to the same target share.
-func (e *Editor) putLink(lower Tree, p, target string, first map[*Node]string) error {
-	lp, ln, err := lower.ResolveParent(target)
-	if err != nil {
-		return err
+// join gives the names of a group one node: those of the layer, and, for a link
+// into the lower tree, those that the file has there, unless this layer put
+// something else in its place.
+func (e *Editor) join(g *group) {
+	var names []string
+	for _, p := range g.names {
+		if n := e.Lookup(p); n != nil && sameFile(n, g.node) {
+			names = append(names, p)
+		}
 	}
-	if ln == nil || ln.Kind == Dir {
-		return fmt.Errorf("hard link to %q, which is no file", target)
+	if g.lower != "" {
+		if n := e.Lookup(g.lower); n != nil && sameFile(n, g.node) {
+			names = append(names, g.lower)
+			names = append(names, e.names(n)...)
+		}
 	}
-	if now := e.Lookup(lp); now != nil && now.Kind == ln.Kind && slices.Equal(now.Extents, ln.Extents) && sameAttrs(now, ln) && now.Mtime == ln.Mtime && !strings.HasPrefix(lp, p+"/") {
-		return e.Link(p, lp)
+	slices.SortFunc(names, Compare)
+	if names = slices.Compact(names); len(names) > 1 {
+		e.regroup(g.node, names)
 	}
-	if twin, ok := first[ln]; ok && e.Lookup(twin) != nil {
-		return e.Link(p, twin)
-	}
-	first[ln] = p
-	return e.Put(p, *ln)
+}
+
+func sameFile(a, b *Node) bool {
+	return a.Mtime == b.Mtime && slices.Equal(a.Extents, b.Extents) && sameAttrs(a, b)
 }
 
 // clearWay removes an ancestor of p that is neither directory nor symlink: the

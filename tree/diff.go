@@ -19,7 +19,7 @@ type SameContent func(a, b *Node) (bool, error)
 // It costs what differs where child was made by editing parent, and never looks
 // into a directory that both share.
 func Diff(parent, child Tree, same SameContent) (Changes, error) {
-	d := differ{parent: parent, child: child, same: same, out: map[string]Change{}, groups: map[*Node]bool{}}
+	d := differ{parent: parent, child: child, same: same, out: map[string]Change{}, groups: map[*Node]bool{}, met: map[*Node]bool{}, subsets: map[[2]*Node]bool{}}
 	if err := d.dir("", parent.root, child.root); err != nil {
 		return nil, err
 	}
@@ -61,7 +61,8 @@ type differ struct {
 	groups map[*Node]bool
 	// met are the parent's hard link groups that were met at a name whose node
 	// differs.
-	met []*Node
+	met     map[*Node]bool
+	subsets map[[2]*Node]bool // answers of subset
 }
 
 func (d *differ) dir(p string, a, b *Node) error {
@@ -111,7 +112,7 @@ func (d *differ) entry(p string, a, b *Node) error {
 	if err != nil {
 		return err
 	}
-	if !equal || !subset(b.links, p, a.links) {
+	if !equal || !d.subset(b, a) {
 		d.write(p, b)
 	}
 	return nil
@@ -138,18 +139,22 @@ func (d *differ) equal(p string, a, b *Node) (bool, error) {
 	return eq, nil
 }
 
-// subset reports whether every name of the child's group (p alone where links is
-// nil) stands in the parent's group.
-func subset(links []string, p string, parent []string) bool {
-	if links == nil {
+// subset reports whether every name of the child's group stands in the parent's,
+// at one of whose names both stand. It is asked for each name and answered once.
+func (d *differ) subset(b, a *Node) bool {
+	if b.links == nil {
 		return true
 	}
-	for _, l := range links {
-		if l != p && !slices.Contains(parent, l) {
-			return false
+	pair := [2]*Node{b, a}
+	known, ok := d.subsets[pair]
+	if !ok {
+		known = true
+		for i := 0; known && i < len(b.links); i++ {
+			_, known = slices.BinarySearchFunc(a.links, b.links[i], Compare)
 		}
+		d.subsets[pair] = known
 	}
-	return true
+	return known
 }
 
 // write enters an entry; of a hard link group all names follow at the end.
@@ -167,26 +172,25 @@ func (d *differ) write(p string, n *Node) {
 
 func (d *differ) meet(a *Node) {
 	if a != nil && a.links != nil {
-		d.met = append(d.met, a)
+		d.met[a] = true
 	}
 }
 
 // splitGroups writes the parts of a group of the parent whose names no longer
 // share a node: left alone, stacking the layer would link them again.
 func (d *differ) splitGroups() {
-	for _, a := range d.met {
-		var parts []*Node
-		var at []string
+	for a := range d.met {
+		parts := map[*Node]string{}
 		for _, p := range a.links {
-			if n := d.child.Lookup(p); n != nil && n.Kind != Dir && !slices.Contains(parts, n) {
-				parts, at = append(parts, n), append(at, p)
+			if n := d.child.Lookup(p); n != nil && n.Kind != Dir {
+				parts[n] = p
 			}
 		}
 		if len(parts) < 2 {
 			continue
 		}
-		for i, n := range parts {
-			d.write(at[i], n)
+		for n, p := range parts {
+			d.write(p, n)
 		}
 	}
 }

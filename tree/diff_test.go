@@ -160,7 +160,7 @@ func TestDiffContent(t *testing.T) {
 				trees[i] = e.Tree()
 			}
 			asked := false
-			cs, err := Diff(trees[0], trees[1], func(a, b *Node) (bool, error) {
+			cs, err := Diff(trees[0], trees[1], func(_, _ *Node) (bool, error) {
 				asked = true
 				return c.answer, nil
 			})

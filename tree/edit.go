@@ -12,6 +12,7 @@ import (
 type Editor struct {
 	root  *Node
 	owned []*Node
+	loose map[*Node]bool // linked nodes that may have lost names
 }
 
 // edit is the mutable form of a directory's entries.
@@ -29,6 +30,11 @@ func (t Tree) Edit() *Editor {
 
 // Tree ends the edit and returns the result. The Editor must not be used again.
 func (e *Editor) Tree() Tree {
+	for n := range e.loose {
+		if left := e.names(n); len(left) > 0 && len(left) < len(n.links) {
+			e.regroup(n, left)
+		}
+	}
 	for _, n := range e.owned {
 		names := n.Names()
 		d := &dirents{names: names, nodes: make([]*Node, len(names))}
@@ -140,7 +146,7 @@ func (e *Editor) Link(p, target string) error {
 	if t.Kind == Dir {
 		return fmt.Errorf("link %q: %q is a directory", p, target)
 	}
-	if p == target || slices.Contains(t.links, p) {
+	if p == target || e.Lookup(p) == t {
 		return nil
 	}
 	if strings.HasPrefix(target, p+"/") {
@@ -152,12 +158,12 @@ func (e *Editor) Link(p, target string) error {
 		return err
 	}
 	e.drop(p, dir.edit.kids[name])
-	t = e.Lookup(target) // again: dropping may have regrouped it
-	names := t.links
-	if names == nil {
-		names = []string{target}
+	dir.edit.kids[name] = nil // or the old entry would still count as a name
+	names := []string{target}
+	if t.links != nil {
+		names = slices.Clone(e.names(t))
 	}
-	names = append(slices.Clone(names), p)
+	names = append(names, p)
 	slices.SortFunc(names, Compare)
 	dir.edit.kids[name] = t
 	e.regroup(t, names)
@@ -212,23 +218,34 @@ func (e *Editor) RemoveChildren(p string) error {
 	return nil
 }
 
-// drop takes the names at and below p, where n still stands, out of their hard
-// link groups.
+// drop notes that the names at and below p, where n still stands, leave their hard
+// link groups. The groups are put right at the end, in Tree: one by one, a file of
+// many names would cost the square of their number.
 func (e *Editor) drop(p string, n *Node) {
 	if n == nil {
 		return
 	}
-	var linked []string
-	_ = walk(p, n, func(p string, n *Node) error {
+	_ = walk(p, n, func(_ string, n *Node) error {
 		if n.links != nil {
-			linked = append(linked, p)
+			if e.loose == nil {
+				e.loose = map[*Node]bool{}
+			}
+			e.loose[n] = true
 		}
 		return nil
 	})
-	for _, p := range linked {
-		n := e.Lookup(p) // again: the name before may have regrouped it
-		if n.links != nil {
-			e.regroup(n, slices.DeleteFunc(slices.Clone(n.links), func(s string) bool { return s == p }))
+}
+
+// names returns the names that a linked node has by now.
+func (e *Editor) names(n *Node) []string {
+	if !e.loose[n] {
+		return n.links
+	}
+	var left []string
+	for _, p := range n.links {
+		if e.Lookup(p) == n {
+			left = append(left, p)
 		}
 	}
+	return left
 }
