@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 		"hammer": hammerChild,
 		"hold":   holdChild,
 		"left":   leftChild,
+		"syncs":  syncsChild,
 	}
 	for _, arg := range os.Args[1:] {
 		if strings.HasPrefix(arg, "-test.fuzz") && !strings.HasPrefix(arg, "-test.fuzzcache") {
