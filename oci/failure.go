@@ -65,8 +65,7 @@ func (e *netError) Unwrap() error { return e.kind }
 
 // transient reports whether another try may help.
 func transient(err error) bool {
-	var se *statusError
-	if errors.As(err, &se) {
+	if se, ok := errors.AsType[*statusError](err); ok {
 		return se.code == http.StatusRequestTimeout || se.code == http.StatusTooManyRequests ||
 			se.code >= 500 && se.code != http.StatusNotImplemented
 	}
@@ -175,8 +174,7 @@ func isNet(err error) bool {
 // passing reports whether a connection that was there broke. One that was
 // refused, or a name that does not resolve, fails at once.
 func passing(err error) bool {
-	var dns *net.DNSError
-	if errors.As(err, &dns) {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		return dns.IsTemporary && !dns.IsNotFound
 	}
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||

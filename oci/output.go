@@ -189,7 +189,7 @@ func (w *layoutWriter) mkdirAll(dir string) error {
 			return err
 		}
 	}
-	err := os.Mkdir(dir, 0o755)
+	err := os.Mkdir(dir, 0o755) //nolint:gosec // an image is for whoever the umask lets read it
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -267,7 +267,7 @@ func (w *layoutWriter) replace(path string, r io.Reader) (err error) {
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	_, statErr := os.Lstat(path)

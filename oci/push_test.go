@@ -193,7 +193,7 @@ func TestTokenEndsDuringUpload(t *testing.T) {
 		return auth.handle(w, r)
 	})
 	b := build(t, layersOf(t, randomImage(t, 300_000, 1)), AssembleOptions{})
-	r := testRemote(t, RemoteOptions{ConfigDir: dockerConfig(t, f.host, testUser, testPassword)})
+	r := testRemote(t, RemoteOptions{ConfigDir: dockerConfig(t, f.host, testPassword)})
 	if _, err := r.Push(t.Context(), []string{f.host + "/app:v1"}, b, nil); err != nil {
 		t.Fatalf("Push: %v", err)
 	}

@@ -114,10 +114,10 @@ func testRemote(t testing.TB, o RemoteOptions) *Remote {
 	return r
 }
 
-// dockerConfig writes a config.json with the credentials of one host.
-func dockerConfig(t testing.TB, host, user, password string) string {
+// dockerConfig writes a config.json with the credentials of the test's user for one host.
+func dockerConfig(t testing.TB, host, password string) string {
 	t.Helper()
-	auth := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+	auth := base64.StdEncoding.EncodeToString([]byte(testUser + ":" + password))
 	return configDir(t, fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, auth))
 }
 

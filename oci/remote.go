@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -78,12 +79,7 @@ func (r *Remote) insecure(host string) bool {
 	if isLoopback(host) {
 		return true
 	}
-	for _, h := range r.opts.Insecure {
-		if h == host {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(r.opts.Insecure, host)
 }
 
 // session returns a client that is logged in for the scopes.

@@ -119,7 +119,7 @@ func TestPassingErrorsAreTriedAgain(t *testing.T) {
 	f := newRegistry(t)
 	ref := f.put(t, "app:v1", imageFor(t, amd64))
 	var n atomic.Int32
-	f.handle(func(w http.ResponseWriter, r *http.Request) bool {
+	f.handle(func(w http.ResponseWriter, _ *http.Request) bool {
 		if n.Add(1)%3 != 0 {
 			return regError(w, 503, "UNAVAILABLE", "")
 		}
@@ -131,7 +131,7 @@ func TestPassingErrorsAreTriedAgain(t *testing.T) {
 }
 
 func TestUnreachable(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must(t, err)
 	host := l.Addr().String()
 	must(t, l.Close())
@@ -207,9 +207,13 @@ func TestPlainHTTPIsRefused(t *testing.T) {
 			t.Errorf("insecure(%q): got %v, want %v", host, got, want)
 		}
 	}
-	req := httptest.NewRequest(http.MethodGet, "http://10.0.0.1/v2/", nil)
-	if resp, err := (&guard{}).RoundTrip(req); !errors.Is(err, errPlainHTTP) {
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://10.0.0.1/v2/", nil)
+	resp, err := (&guard{}).RoundTrip(req)
+	if !errors.Is(err, errPlainHTTP) {
 		t.Errorf("guard: got %v, %v, want errPlainHTTP", resp, err)
+	}
+	if resp != nil {
+		must(t, resp.Body.Close())
 	}
 }
 
@@ -241,7 +245,7 @@ func TestBasicAndBearerAuth(t *testing.T) {
 			if kind == "bearer that ends often" {
 				auth.uses = 1
 			}
-			r := testRemote(t, RemoteOptions{ConfigDir: dockerConfig(t, f.host, testUser, testPassword)})
+			r := testRemote(t, RemoteOptions{ConfigDir: dockerConfig(t, f.host, testPassword)})
 			img, err := r.Resolve(t.Context(), ref, amd64)
 			must(t, err)
 			checkLayers(t, img, 1)
@@ -251,9 +255,9 @@ func TestBasicAndBearerAuth(t *testing.T) {
 				t.Errorf("Push: %v", err)
 			}
 			for name, dir := range map[string]string{
-				"wrong password": dockerConfig(t, f.host, testUser, "wr0ng-secret"),
+				"wrong password": dockerConfig(t, f.host, "wr0ng-secret"),
 				"no credentials": t.TempDir(),
-				"of other host":  dockerConfig(t, "other.example", testUser, testPassword),
+				"of other host":  dockerConfig(t, "other.example", testPassword),
 			} {
 				_, err := testRemote(t, RemoteOptions{ConfigDir: dir}).Resolve(t.Context(), ref, amd64)
 				if !errors.Is(err, ErrUnauthorized) || strings.Contains(err.Error(), "wr0ng-secret") {
@@ -349,7 +353,7 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f.handle(h)
-			r := testRemote(t, RemoteOptions{ConfigDir: dockerConfig(t, f.host, testUser, testPassword)})
+			r := testRemote(t, RemoteOptions{ConfigDir: dockerConfig(t, f.host, testPassword)})
 			_, err := r.Resolve(t.Context(), ref, amd64)
 			for _, secret := range []string{testPassword, "Ym9iOnMzY3Iz", "0nly-the-server-knows"} {
 				if err == nil || strings.Contains(err.Error(), secret) {
@@ -507,7 +511,9 @@ func TestRedirectWithoutCredentials(t *testing.T) {
 		mu.Lock()
 		seen = append(seen, r.Header.Get("Authorization"))
 		mu.Unlock()
-		resp, err := http.Get(f.URL + r.URL.Path + "?direct=1")
+		req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, f.URL+r.URL.Path+"?direct=1", http.NoBody)
+		must2(err)
+		resp, err := http.DefaultClient.Do(req)
 		must2(err)
 		_, err = io.Copy(w, resp.Body)
 		must2(errors.Join(err, resp.Body.Close()))
@@ -526,7 +532,7 @@ func TestRedirectWithoutCredentials(t *testing.T) {
 		}
 		return false
 	})
-	r := testRemote(t, RemoteOptions{ConfigDir: dockerConfig(t, f.host, testUser, testPassword)})
+	r := testRemote(t, RemoteOptions{ConfigDir: dockerConfig(t, f.host, testPassword)})
 	got, err := r.Resolve(t.Context(), ref, amd64)
 	must(t, err)
 	checkLayers(t, got, 1)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,8 +77,7 @@ func (s *session) retry(ctx context.Context, try func() error) error {
 }
 
 func (s *session) wait(ctx context.Context, d time.Duration, err error) error {
-	var se *statusError
-	if errors.As(err, &se) {
+	if se, ok := errors.AsType[*statusError](err); ok {
 		d = max(d, min(se.after, s.pace.most))
 	}
 	t := time.NewTimer(d)
@@ -102,7 +102,7 @@ func (s *session) deadline(ctx context.Context, d time.Duration) (_ context.Cont
 type watched struct {
 	io.ReadCloser
 	s      *session
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // Read has no parameter for it
 	cancel context.CancelCauseFunc
 	t      *time.Timer
 }
@@ -141,10 +141,8 @@ func (s *session) do(ctx context.Context, req *http.Request, limit time.Duration
 		return nil, err
 	}
 	resp.Body = &watched{resp.Body, s, ctx, cancel, t}
-	for _, code := range ok {
-		if resp.StatusCode == code {
-			return resp, nil
-		}
+	if slices.Contains(ok, resp.StatusCode) {
+		return resp, nil
 	}
 	err = s.statusError(resp)
 	return nil, errors.Join(err, resp.Body.Close())
@@ -196,7 +194,7 @@ func (s *session) manifestOnce(ctx context.Context, id string) ([]byte, v1.Descr
 	desc := describe(raw, types.MediaType(strings.TrimSpace(mt)))
 	want, err := v1.NewHash(id)
 	if err != nil {
-		return raw, desc, nil
+		return raw, desc, nil //nolint:nilerr // a tag promises no digest
 	}
 	h, err := v1.Hasher(want.Algorithm)
 	if err != nil {

@@ -121,7 +121,7 @@ func (g *gunzip) Read(p []byte) (int, error) {
 			g.z = z
 		}
 		n, err := g.z.Read(p)
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // one that is wrapped is a fault of src
 			err = g.member()
 		}
 		if n > 0 || err != nil {

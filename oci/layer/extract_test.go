@@ -41,7 +41,7 @@ func TestExtractCompressions(t *testing.T) {
 	}
 	blobs := map[string][]byte{"plain": raw, "gzip": gzipped(t, raw), "zstd": enc.EncodeAll(raw, nil), "xz": x.Bytes()}
 	if path, err := osexec.LookPath("bzip2"); err == nil {
-		cmd := osexec.Command(path, "-c")
+		cmd := osexec.CommandContext(t.Context(), path, "-c")
 		cmd.Stdin = bytes.NewReader(raw)
 		if blobs["bzip2"], err = cmd.Output(); err != nil {
 			t.Fatal(err)
@@ -77,7 +77,7 @@ func TestExtractNotArchive(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, _, pack, err := extract(blob)
-			if err != ErrNotArchive {
+			if !errors.Is(err, ErrNotArchive) {
 				t.Errorf("Extract: got %v, want %v", err, ErrNotArchive)
 			}
 			if len(pack) > 0 {

@@ -123,7 +123,7 @@ func FuzzAgainstArchiveTar(f *testing.F) {
 				return // archive/tar has not looked at the contents yet
 			case werr == nil && err != nil:
 				t.Fatalf("archive/tar reads %+v, we: %v", h, err)
-			case werr == io.EOF && err != io.EOF:
+			case errors.Is(werr, io.EOF) && err != io.EOF:
 				t.Fatalf("archive/tar is at the end, we: %v", err)
 			case werr != nil || err != nil:
 				return
@@ -158,7 +158,7 @@ func FuzzRoundTrip(f *testing.F) {
 	f.Add(strings.Repeat("d/", 120)+"\xff", strings.Repeat("t", 101), "user.\n", "\x00=", uint32(0o7777), uint32(1<<31), int64(-1), "")
 	f.Fuzz(func(t *testing.T, path, target, xname, xvalue string, mode, uid uint32, sec int64, body string) {
 		p := packs{}
-		n := fileNode(p, spoolPack, body)
+		n := fileNode(p, body)
 		n.Mode, n.UID, n.Mtime = mode&0o7777, uid, clampRange(tree.Time{Sec: sec})
 		n.Xattrs = []tree.Xattr{{Name: xname, Value: xvalue}}
 		s := nodeAt(tree.Symlink, 0o777)

@@ -109,8 +109,7 @@ func paxBlocks(name, body string) []byte {
 	putOctal(b[329:337], 0)
 	putOctal(b[337:345], 0)
 	b.seal()
-	out := append(b[:], body...)
-	return append(out, zeroBlock[:-len(body)&(blockSize-1)]...)
+	return slices.Concat(b[:], []byte(body), zeroBlock[:-len(body)&(blockSize-1)])
 }
 
 // seal puts the checksum in.

@@ -2,6 +2,7 @@ package layer
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -108,7 +109,7 @@ func cut(n *tree.Node, least int64) layout {
 func (l *layout) sparseMap(size int64) []byte {
 	spans := l.spans
 	if k := len(spans) - 1; k < 0 || spans[k].off+spans[k].n < size {
-		spans = append(spans[:len(spans):len(spans)], span{size, 0})
+		spans = append(slices.Clip(spans), span{size, 0})
 	}
 	var b strings.Builder
 	b.WriteString(strconv.Itoa(len(spans)) + "\n")

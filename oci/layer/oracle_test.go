@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -171,7 +172,7 @@ func diskNode(t *testing.T, path string) (*tree.Node, *syscall.Stat_t) {
 	}
 	buf := make([]byte, 64<<10)
 	k, err := unix.Llistxattr(path, buf)
-	if err != nil && err != unix.ENOTSUP {
+	if err != nil && !errors.Is(err, unix.ENOTSUP) {
 		t.Fatal(err)
 	}
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(buf[:max(k, 0)]), "\x00"), "\x00") {
@@ -198,7 +199,7 @@ func describeDisk(t *testing.T, root string) []string {
 	}
 	var all []one
 	groups := map[uint64][]string{}
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || path == root {
 			return err
 		}

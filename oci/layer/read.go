@@ -138,33 +138,41 @@ func (r *reading) feed(ctx context.Context, blob io.Reader) error {
 		if err != nil {
 			return err
 		}
-		c.n, err = readFull(blob, c.b)
+		var end bool
+		c.n, end, err = readFull(blob, c.b)
 		r.inSum.Write(c.b[:c.n])
 		r.size += int64(c.n)
 		r.in.put(c)
-		if err == io.EOF {
-			r.in.close()
-			return nil
-		}
 		if err != nil {
 			return err
+		}
+		if end {
+			r.in.close()
+			return nil
 		}
 	}
 }
 
-// readFull fills p as far as src goes; io.EOF comes with the last bytes.
-func readFull(src io.Reader, p []byte) (n int, err error) {
-	for empty := 0; n < len(p) && err == nil; {
-		var k int
-		k, err = src.Read(p[n:])
+// readFull fills p as far as src goes; end may come with the last bytes. Only
+// io.EOF itself is the end: an error that wraps it is of a stream cut short.
+func readFull(src io.Reader, p []byte) (n int, end bool, err error) {
+	for empty := 0; n < len(p); {
+		k, err := src.Read(p[n:])
 		n += k
-		if k > 0 {
+		switch {
+		case err == io.EOF:
+			return n, true, nil
+		case err != nil:
+			return n, false, err
+		case k > 0:
 			empty = 0
-		} else if empty++; err == nil && empty > 100 {
-			err = io.ErrNoProgress
+		default:
+			if empty++; empty > 100 {
+				return n, false, io.ErrNoProgress
+			}
 		}
 	}
-	return n, err
+	return n, false, nil
 }
 
 // compressed is the decompressor's view of the blob.
@@ -212,20 +220,20 @@ func (r *reading) inflate(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		var rerr error
-		c.n, rerr = readFull(d, c.b)
+		var end bool
+		c.n, end, err = readFull(d, c.b)
 		if r.adding && total == 0 && !startsTar(c.b[:c.n]) && ctx.Err() == nil {
 			return ErrNotArchive
 		}
 		total += int64(c.n)
-		if rerr != nil && rerr != io.EOF {
-			return r.streamError(ctx, total, rerr)
+		if err != nil {
+			return r.streamError(ctx, total, err)
 		}
 		if taken := r.taken.Load(); total > r.lim.MaxSize && total/r.lim.MaxRatio > taken {
 			return fmt.Errorf("%w: more than %d bytes come out of %d", ErrTooLarge, total, taken)
 		}
 		r.out.put(c)
-		if rerr == io.EOF {
+		if end {
 			r.out.close()
 			return nil
 		}

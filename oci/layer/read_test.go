@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,75 +30,173 @@ var meaning = []struct {
 	want string // tree.Format
 	note string // a part of one note
 }{
-	{"plain entries", []ent{dir("etc/", 0o755), file("etc/motd", "hi"), symlink("etc/l", "motd")},
-		"d0755 0:0 1700000000 etc\nl0777 0:0 1700000000 etc/l -> motd\n-0644 0:0 1700000000 2 etc/motd\n", ""},
-	{"names are cleaned and contained", []ent{file("/abs", "1"), file("../../up", "2"), file("./a/../b", "3")},
-		"-0644 0:0 1700000000 1 abs\n-0644 0:0 1700000000 1 b\n-0644 0:0 1700000000 1 up\n", ""},
-	{"last entry wins", []ent{file("f", "old"), file("f", "newer")},
-		"-0644 0:0 1700000000 5 f\n", ""},
-	{"a file takes what stood below", []ent{dir("d/", 0o700), file("d/x", "1"), file("d", "2")},
-		"-0644 0:0 1700000000 1 d\n", ""},
-	{"a directory over a file hides what is below", []ent{file("d", "2"), dir("d/", 0o700), file("d/x", "1")},
-		"d0700 0:0 1700000000 d opaque\n-0644 0:0 1700000000 1 d/x\n", ""},
-	{"a directory over a directory merges", []ent{dir("d/", 0o700), file("d/x", "1"), dir("d/", 0o755)},
-		"d0755 0:0 1700000000 d\n-0644 0:0 1700000000 1 d/x\n", ""},
-	{"hard link shares", []ent{file("a", "1"), link("b", "a"), link("c", "/b")},
-		"-0644 0:0 1700000000 1 a\n-0644 0:0 1700000000 1 b = a\n-0644 0:0 1700000000 1 c = a\n", ""},
-	{"hard link takes what its target was then", []ent{file("a", "one"), link("b", "a"), file("a", "three")},
-		"-0644 0:0 1700000000 5 a\n-0644 0:0 1700000000 3 b\n", ""},
-	{"hard link to a lower layer", []ent{link("b", "usr/../a"), link("c", "b")},
-		"h b = a\nh c = a\n", ""},
-	{"hard link to a symlink", []ent{symlink("s", "nowhere"), link("b", "s")},
-		"l0777 0:0 1700000000 b -> nowhere\nl0777 0:0 1700000000 s -> nowhere = b\n", ""},
-	{"hard link through a symlink of the layer", []ent{dir("usr/lib/", 0o755), symlink("lib", "/usr/lib"), file("usr/lib/x", "1"), link("y", "lib/x")},
-		"l0777 0:0 1700000000 lib -> /usr/lib\nd0755 0:0 1700000000 usr/lib\n-0644 0:0 1700000000 1 usr/lib/x\n-0644 0:0 1700000000 1 y = usr/lib/x\n", ""},
-	{"whiteouts", []ent{file("etc/.wh.gone", ""), file(".wh.top", "")},
-		"x etc/gone\nx top\n", ""},
-	{"whiteout before and after its entry acts on lower layers only", []ent{file(".wh.a", ""), file("a", "1"), file("b", "2"), file(".wh.b", "")},
-		"-0644 0:0 1700000000 1 a\n-0644 0:0 1700000000 1 b\n", ""},
-	{"whiteout of a directory that comes again", []ent{dir("d/", 0o711), file("d/x", "1"), file(".wh.d", "")},
-		"d0711 0:0 1700000000 d opaque\n-0644 0:0 1700000000 1 d/x\n", ""},
-	{"whiteout of a directory with new entries but no own", []ent{file(".wh.d", ""), file("d/x", "1")},
-		"x d\n-0644 0:0 1700000000 1 d/x\n", ""},
-	{"opaque after the entries", []ent{dir("d/", 0o755), file("d/x", "1"), file("d/.wh..wh..opq", "")},
-		"d0755 0:0 1700000000 d opaque\n-0644 0:0 1700000000 1 d/x\n", ""},
-	{"opaque alone", []ent{file("d/.wh..wh..opq", "")},
-		"o d\n", ""},
-	{"opaque root", []ent{file(".wh..wh..opq", ""), file("x", "")},
-		"o .\n-0644 0:0 1700000000 0 x\n", ""},
-	{"whiteout through a symlink of the layer", []ent{symlink("lib", "usr/lib"), file("lib/.wh.x", "")},
-		"l0777 0:0 1700000000 lib -> usr/lib\nx usr/lib/x\n", ""},
-	{"missing ancestors stay missing", []ent{file("a/b/c", "1")},
-		"-0644 0:0 1700000000 1 a/b/c\n", ""},
-	{"symlinked ancestor, absolute and climbing", []ent{symlink("l", "/../../real"), file("l/x", "1"), symlink("m/n", "../other"), file("m/n/y", "2")},
-		"l0777 0:0 1700000000 l -> /../../real\nl0777 0:0 1700000000 m/n -> ../other\n-0644 0:0 1700000000 1 other/y\n-0644 0:0 1700000000 1 real/x\n", ""},
-	{"symlink that was replaced leads nowhere", []ent{symlink("l", "a"), file("l/x", "1"), dir("l/", 0o755), file("l/y", "2")},
-		"-0644 0:0 1700000000 1 a/x\nd0755 0:0 1700000000 l opaque\n-0644 0:0 1700000000 1 l/y\n", ""},
-	{"aufs names are left out", []ent{dir(".wh..wh.plnk/", 0o700), file(".wh..wh.plnk/1.2", "data"), link("f", ".wh..wh.plnk/1.2"), file(".wh..wh.aufs", "")},
-		"-0644 0:0 1700000000 4 f\n", "aufs"},
-	{"names below a whiteout", []ent{file("d/.wh.x/y", "1"), file("z", "")},
-		"-0644 0:0 1700000000 0 z\n", "below the name of a whiteout"},
-	{"devices and fifos", []ent{
-		{Header: tar.Header{Typeflag: tar.TypeChar, Name: "null", Mode: 0o666, Devmajor: 1, Devminor: 3}},
-		{Header: tar.Header{Typeflag: tar.TypeBlock, Name: "sda", Mode: 0o660, Gid: 6, Devmajor: 8, Devminor: 300}},
-		{Header: tar.Header{Typeflag: tar.TypeFifo, Name: "pipe", Mode: 0o600}}},
-		"c0666 0:0 1700000000 1,3 null\np0600 0:0 1700000000 pipe\nb0660 0:6 1700000000 8,300 sda\n", ""},
+	{
+		"plain entries",
+		[]ent{dir("etc/", 0o755), file("etc/motd", "hi"), symlink("etc/l", "motd")},
+		"d0755 0:0 1700000000 etc\nl0777 0:0 1700000000 etc/l -> motd\n-0644 0:0 1700000000 2 etc/motd\n", "",
+	},
+	{
+		"names are cleaned and contained",
+		[]ent{file("/abs", "1"), file("../../up", "2"), file("./a/../b", "3")},
+		"-0644 0:0 1700000000 1 abs\n-0644 0:0 1700000000 1 b\n-0644 0:0 1700000000 1 up\n", "",
+	},
+	{
+		"last entry wins",
+		[]ent{file("f", "old"), file("f", "newer")},
+		"-0644 0:0 1700000000 5 f\n", "",
+	},
+	{
+		"a file takes what stood below",
+		[]ent{dir("d/", 0o700), file("d/x", "1"), file("d", "2")},
+		"-0644 0:0 1700000000 1 d\n", "",
+	},
+	{
+		"a directory over a file hides what is below",
+		[]ent{file("d", "2"), dir("d/", 0o700), file("d/x", "1")},
+		"d0700 0:0 1700000000 d opaque\n-0644 0:0 1700000000 1 d/x\n", "",
+	},
+	{
+		"a directory over a directory merges",
+		[]ent{dir("d/", 0o700), file("d/x", "1"), dir("d/", 0o755)},
+		"d0755 0:0 1700000000 d\n-0644 0:0 1700000000 1 d/x\n", "",
+	},
+	{
+		"hard link shares",
+		[]ent{file("a", "1"), link("b", "a"), link("c", "/b")},
+		"-0644 0:0 1700000000 1 a\n-0644 0:0 1700000000 1 b = a\n-0644 0:0 1700000000 1 c = a\n", "",
+	},
+	{
+		"hard link takes what its target was then",
+		[]ent{file("a", "one"), link("b", "a"), file("a", "three")},
+		"-0644 0:0 1700000000 5 a\n-0644 0:0 1700000000 3 b\n", "",
+	},
+	{
+		"hard link to a lower layer",
+		[]ent{link("b", "usr/../a"), link("c", "b")},
+		"h b = a\nh c = a\n", "",
+	},
+	{
+		"hard link to a symlink",
+		[]ent{symlink("s", "nowhere"), link("b", "s")},
+		"l0777 0:0 1700000000 b -> nowhere\nl0777 0:0 1700000000 s -> nowhere = b\n", "",
+	},
+	{
+		"hard link through a symlink of the layer",
+		[]ent{dir("usr/lib/", 0o755), symlink("lib", "/usr/lib"), file("usr/lib/x", "1"), link("y", "lib/x")},
+		"l0777 0:0 1700000000 lib -> /usr/lib\nd0755 0:0 1700000000 usr/lib\n-0644 0:0 1700000000 1 usr/lib/x\n-0644 0:0 1700000000 1 y = usr/lib/x\n", "",
+	},
+	{
+		"whiteouts",
+		[]ent{file("etc/.wh.gone", ""), file(".wh.top", "")},
+		"x etc/gone\nx top\n", "",
+	},
+	{
+		"whiteout before and after its entry acts on lower layers only",
+		[]ent{file(".wh.a", ""), file("a", "1"), file("b", "2"), file(".wh.b", "")},
+		"-0644 0:0 1700000000 1 a\n-0644 0:0 1700000000 1 b\n", "",
+	},
+	{
+		"whiteout of a directory that comes again",
+		[]ent{dir("d/", 0o711), file("d/x", "1"), file(".wh.d", "")},
+		"d0711 0:0 1700000000 d opaque\n-0644 0:0 1700000000 1 d/x\n", "",
+	},
+	{
+		"whiteout of a directory with new entries but no own",
+		[]ent{file(".wh.d", ""), file("d/x", "1")},
+		"x d\n-0644 0:0 1700000000 1 d/x\n", "",
+	},
+	{
+		"opaque after the entries",
+		[]ent{dir("d/", 0o755), file("d/x", "1"), file("d/.wh..wh..opq", "")},
+		"d0755 0:0 1700000000 d opaque\n-0644 0:0 1700000000 1 d/x\n", "",
+	},
+	{
+		"opaque alone",
+		[]ent{file("d/.wh..wh..opq", "")},
+		"o d\n", "",
+	},
+	{
+		"opaque root",
+		[]ent{file(".wh..wh..opq", ""), file("x", "")},
+		"o .\n-0644 0:0 1700000000 0 x\n", "",
+	},
+	{
+		"whiteout through a symlink of the layer",
+		[]ent{symlink("lib", "usr/lib"), file("lib/.wh.x", "")},
+		"l0777 0:0 1700000000 lib -> usr/lib\nx usr/lib/x\n", "",
+	},
+	{
+		"missing ancestors stay missing",
+		[]ent{file("a/b/c", "1")},
+		"-0644 0:0 1700000000 1 a/b/c\n", "",
+	},
+	{
+		"symlinked ancestor, absolute and climbing",
+		[]ent{symlink("l", "/../../real"), file("l/x", "1"), symlink("m/n", "../other"), file("m/n/y", "2")},
+		"l0777 0:0 1700000000 l -> /../../real\nl0777 0:0 1700000000 m/n -> ../other\n-0644 0:0 1700000000 1 other/y\n-0644 0:0 1700000000 1 real/x\n", "",
+	},
+	{
+		"symlink that was replaced leads nowhere",
+		[]ent{symlink("l", "a"), file("l/x", "1"), dir("l/", 0o755), file("l/y", "2")},
+		"-0644 0:0 1700000000 1 a/x\nd0755 0:0 1700000000 l opaque\n-0644 0:0 1700000000 1 l/y\n", "",
+	},
+	{
+		"aufs names are left out",
+		[]ent{dir(".wh..wh.plnk/", 0o700), file(".wh..wh.plnk/1.2", "data"), link("f", ".wh..wh.plnk/1.2"), file(".wh..wh.aufs", "")},
+		"-0644 0:0 1700000000 4 f\n", "aufs",
+	},
+	{
+		"names below a whiteout",
+		[]ent{file("d/.wh.x/y", "1"), file("z", "")},
+		"-0644 0:0 1700000000 0 z\n", "below the name of a whiteout",
+	},
+	{
+		"devices and fifos",
+		[]ent{
+			{Header: tar.Header{Typeflag: tar.TypeChar, Name: "null", Mode: 0o666, Devmajor: 1, Devminor: 3}},
+			{Header: tar.Header{Typeflag: tar.TypeBlock, Name: "sda", Mode: 0o660, Gid: 6, Devmajor: 8, Devminor: 300}},
+			{Header: tar.Header{Typeflag: tar.TypeFifo, Name: "pipe", Mode: 0o600}},
+		},
+		"c0666 0:0 1700000000 1,3 null\np0600 0:0 1700000000 pipe\nb0660 0:6 1700000000 8,300 sda\n", "",
+	},
 	// LAWS 24
-	{"overlay whiteout device", []ent{{Header: tar.Header{Typeflag: tar.TypeChar, Name: "gone"}}, file("f", "")},
-		"-0644 0:0 1700000000 0 f\n", "0/0"},
-	{"root attributes are ignored as docker does", []ent{dir("./", 0o700), file("./f", "")},
-		"-0644 0:0 1700000000 0 f\n", "root directory"},
-	{"mode bits", []ent{{Header: tar.Header{Typeflag: tar.TypeReg, Name: "su", Mode: 0o106755}}, {Header: tar.Header{Typeflag: tar.TypeSymlink, Name: "s", Linkname: "x", Mode: 0o644}}},
-		"l0777 0:0 1700000000 s -> x\n-6755 0:0 1700000000 0 su\n", ""},
-	{"owners", []ent{{Header: tar.Header{Typeflag: tar.TypeReg, Name: "big", Uid: 3_000_000_000, Gid: 2097152, Mode: 0o600}},
-		{Header: tar.Header{Typeflag: tar.TypeReg, Name: "nobody", Uid: -2, Gid: -1, Mode: 0o600, Format: tar.FormatGNU}}},
-		"-0600 3000000000:2097152 1700000000 0 big\n-0600 4294967294:0 1700000000 0 nobody\n", ""},
-	{"times", []ent{{Header: tar.Header{Typeflag: tar.TypeReg, Name: "frac", Mode: 0o600, ModTime: time.Unix(5, 123456789), Format: tar.FormatPAX}},
-		{Header: tar.Header{Typeflag: tar.TypeReg, Name: "old", Mode: 0o600, ModTime: time.Unix(-5, 250000000), Format: tar.FormatPAX}},
-		{Header: tar.Header{Typeflag: tar.TypeReg, Name: "far", Mode: 0o600, ModTime: time.Unix(1<<60, 0), Format: tar.FormatGNU}}},
-		"-0600 0:0 1099511627776 0 far\n-0600 0:0 5.123456789 0 frac\n-0600 0:0 -5.250000000 0 old\n", ""},
-	{"bytes that are not UTF-8", []ent{file("caf\xe9", "1"), file("\u00fc", "2"), symlink("s", "\xff")},
-		"-0644 0:0 1700000000 1 \"caf\\xe9\"\nl0777 0:0 1700000000 s -> \"\\xff\"\n-0644 0:0 1700000000 1 \"ü\"\n", ""},
+	{
+		"overlay whiteout device",
+		[]ent{{Header: tar.Header{Typeflag: tar.TypeChar, Name: "gone"}}, file("f", "")},
+		"-0644 0:0 1700000000 0 f\n", "0/0",
+	},
+	{
+		"root attributes are ignored as docker does",
+		[]ent{dir("./", 0o700), file("./f", "")},
+		"-0644 0:0 1700000000 0 f\n", "root directory",
+	},
+	{
+		"mode bits",
+		[]ent{{Header: tar.Header{Typeflag: tar.TypeReg, Name: "su", Mode: 0o106755}}, {Header: tar.Header{Typeflag: tar.TypeSymlink, Name: "s", Linkname: "x", Mode: 0o644}}},
+		"l0777 0:0 1700000000 s -> x\n-6755 0:0 1700000000 0 su\n", "",
+	},
+	{
+		"owners",
+		[]ent{
+			{Header: tar.Header{Typeflag: tar.TypeReg, Name: "big", Uid: 3_000_000_000, Gid: 2097152, Mode: 0o600}},
+			{Header: tar.Header{Typeflag: tar.TypeReg, Name: "nobody", Uid: -2, Gid: -1, Mode: 0o600, Format: tar.FormatGNU}},
+		},
+		"-0600 3000000000:2097152 1700000000 0 big\n-0600 4294967294:0 1700000000 0 nobody\n", "",
+	},
+	{
+		"times",
+		[]ent{
+			{Header: tar.Header{Typeflag: tar.TypeReg, Name: "frac", Mode: 0o600, ModTime: time.Unix(5, 123456789), Format: tar.FormatPAX}},
+			{Header: tar.Header{Typeflag: tar.TypeReg, Name: "old", Mode: 0o600, ModTime: time.Unix(-5, 250000000), Format: tar.FormatPAX}},
+			{Header: tar.Header{Typeflag: tar.TypeReg, Name: "far", Mode: 0o600, ModTime: time.Unix(1<<60, 0), Format: tar.FormatGNU}},
+		},
+		"-0600 0:0 1099511627776 0 far\n-0600 0:0 5.123456789 0 frac\n-0600 0:0 -5.250000000 0 old\n", "",
+	},
+	{
+		"bytes that are not UTF-8",
+		[]ent{file("caf\xe9", "1"), file("\u00fc", "2"), symlink("s", "\xff")},
+		"-0644 0:0 1700000000 1 \"caf\\xe9\"\nl0777 0:0 1700000000 s -> \"\\xff\"\n-0644 0:0 1700000000 1 \"ü\"\n", "",
+	},
 }
 
 func TestReadMeaning(t *testing.T) {
@@ -152,7 +251,7 @@ func TestReadOldGoPrefix(t *testing.T) {
 	copy(b[257:], magicGNU)
 	copy(b[345:], "some/long/prefix")
 	b.seal()
-	raw := append(b[:], make([]byte, 1024)...)
+	raw := slices.Concat(b[:], make([]byte, 1024))
 	want, err := tar.NewReader(bytes.NewReader(raw)).Next()
 	if err != nil {
 		t.Fatal(err)
@@ -301,6 +400,19 @@ func TestReadPassesErrorsOn(t *testing.T) {
 	cancel()
 	if _, _, err = Read(ctx, bytes.NewReader(raw), testPack, io.Discard, Limits{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("canceled: got %v, want %v", err, context.Canceled)
+	}
+}
+
+// A connection that breaks may say so by wrapping io.EOF; what came by then is
+// not all, even where it happens to end as a tar does.
+func TestReadWrappedEOF(t *testing.T) {
+	raw := tarOf(t, file("f", "1"))
+	cut := fmt.Errorf("connection broke: %w", io.EOF)
+	for name, blob := range map[string][]byte{"plain": raw, "gzip": gzipped(t, raw)} {
+		r := io.MultiReader(bytes.NewReader(blob), errReader{cut})
+		if _, _, err := Read(t.Context(), r, testPack, io.Discard, Limits{}); !errors.Is(err, cut) {
+			t.Errorf("%s: got %v, want %v", name, err, cut)
+		}
 	}
 }
 

@@ -160,13 +160,12 @@ type blobWriter struct {
 }
 
 func (b *blobWriter) Write(p []byte) (int, error) {
-	if b.failed() != nil {
-		return len(p), nil
-	}
-	b.sum.Write(p)
-	b.size += int64(len(p))
-	if _, err := b.w.Write(p); err != nil {
-		b.stop(fmt.Errorf("write blob: %w", err))
+	if b.failed() == nil {
+		b.sum.Write(p)
+		b.size += int64(len(p))
+		if _, err := b.w.Write(p); err != nil {
+			b.stop(fmt.Errorf("write blob: %w", err))
+		}
 	}
 	return len(p), nil
 }

@@ -34,11 +34,11 @@ func nodeAt(k tree.Kind, mode uint32) *tree.Node {
 	return &tree.Node{Kind: k, Mode: mode, Mtime: tree.Time{Sec: when, Nsec: 999}}
 }
 
-func fileNode(data packs, id tree.PackID, body string) *tree.Node {
+func fileNode(data packs, body string) *tree.Node {
 	n := nodeAt(tree.File, 0o644)
 	if body != "" {
-		n.Size, n.Extents = int64(len(body)), []tree.Extent{{Pack: id, Off: int64(len(data[id])), Len: int64(len(body))}}
-		data[id] = append(data[id], body...)
+		n.Size, n.Extents = int64(len(body)), []tree.Extent{{Pack: spoolPack, Off: int64(len(data[spoolPack])), Len: int64(len(body))}}
+		data[spoolPack] = append(data[spoolPack], body...)
 	}
 	return n
 }
@@ -46,20 +46,26 @@ func fileNode(data packs, id tree.PackID, body string) *tree.Node {
 // sample has an entry of every kind.
 func sample() (tree.Changes, packs) {
 	p := packs{}
-	shared := fileNode(p, spoolPack, "shared")
+	shared := fileNode(p, "shared")
 	shared.Xattrs = []tree.Xattr{{Name: "security.capability", Value: "\x01\x00\x00\x02" + strings.Repeat("\x01", 16)}, {Name: "user.x", Value: "y"}}
 	sym := nodeAt(tree.Symlink, 0o777)
 	sym.Target, sym.Size = "motd", 4
 	null := nodeAt(tree.CharDevice, 0o666)
 	null.Major, null.Minor = 1, 3
-	suid := fileNode(p, spoolPack, "#!")
+	suid := fileNode(p, "#!")
 	suid.Mode, suid.UID, suid.GID = 0o4755, 3_000_000_000, 7
 	cs := tree.Changes{
-		{Path: "dev", Node: nodeAt(tree.Dir, 0o755)}, {Path: "dev/null", Node: null}, {Path: "dev/pipe", Node: nodeAt(tree.Fifo, 0o600)},
-		{Path: "etc", Node: nodeAt(tree.Dir, 0o1777), Opaque: true}, {Path: "etc/gone"},
-		{Path: "etc/mtab", Node: sym}, {Path: "etc/z-shared", Node: shared},
+		{Path: "dev", Node: nodeAt(tree.Dir, 0o755)},
+		{Path: "dev/null", Node: null},
+		{Path: "dev/pipe", Node: nodeAt(tree.Fifo, 0o600)},
+		{Path: "etc", Node: nodeAt(tree.Dir, 0o1777), Opaque: true},
+		{Path: "etc/gone"},
+		{Path: "etc/mtab", Node: sym},
+		{Path: "etc/z-shared", Node: shared},
 		{Path: "lib", Opaque: true},
-		{Path: "motd", Node: fileNode(p, spoolPack, "hello\n")}, {Path: "shared", Node: shared}, {Path: "suid", Node: suid},
+		{Path: "motd", Node: fileNode(p, "hello\n")},
+		{Path: "shared", Node: shared},
+		{Path: "suid", Node: suid},
 		{Path: "\u00fc", Node: nodeAt(tree.File, 0o600)},
 	}
 	cs.Sort()
@@ -213,7 +219,7 @@ func TestSealRefuses(t *testing.T) {
 		{"empty target", tree.Changes{{Path: "s", Node: sym("")}}, "0 bytes"},
 		{"large xattr", tree.Changes{{Path: "f", Node: withX("user.x", strings.Repeat("v", 64<<10+1))}}, "user.x"},
 		{"xattr with an equals sign", tree.Changes{{Path: "f", Node: withX("user.a=b", "")}}, "cannot stand in a tar"},
-		// LAWS 24
+		// LAWS 24.
 		{"whiteout name", tree.Changes{{Path: "d/.wh.f", Node: nodeAt(tree.File, 0)}}, "deletions"},
 		{"below a whiteout name", tree.Changes{{Path: ".wh.d/f"}}, "deletions"},
 		{"overlay whiteout device", tree.Changes{{Path: "c", Node: nodeAt(tree.CharDevice, 0)}}, "0/0"},
@@ -241,7 +247,7 @@ func TestSealRefuses(t *testing.T) {
 	}
 }
 
-// LAWS 24
+// LAWS 24.
 func TestSealStripsOverlayXattrs(t *testing.T) {
 	n := nodeAt(tree.Dir, 0o755)
 	n.Xattrs = []tree.Xattr{{Name: "trusted.overlay.opaque", Value: "y"}, {Name: "user.overlay.opaque", Value: "y"}}
@@ -320,7 +326,7 @@ func TestSealForOthers(t *testing.T) {
 			t.Logf("%s is not installed", argv[0])
 			continue
 		}
-		out, err := osexec.Command(path, argv[1:]...).CombinedOutput()
+		out, err := osexec.CommandContext(t.Context(), path, argv[1:]...).CombinedOutput()
 		if err != nil {
 			t.Errorf("%v: %v\n%s", argv, err, out)
 		}

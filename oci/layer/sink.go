@@ -41,8 +41,8 @@ func newSink(w io.Writer) (*sink, error) {
 	}
 	at, err := s.holes.Seek(0, io.SeekCurrent)
 	if err != nil {
-		s.holes = nil // a pipe is a file, too
-		return s, nil
+		s.holes = nil
+		return s, nil //nolint:nilerr // a pipe is a file, too
 	}
 	if at != 0 {
 		return nil, fmt.Errorf("write pack: it is at offset %d", at)

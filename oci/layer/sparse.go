@@ -121,7 +121,7 @@ func (a *archive) map10(e *entry) ([]span, error) {
 		return nil, err
 	}
 	var spans []span
-	for read := int64(0); read < count; read++ {
+	for range count {
 		if len(spans) >= maxSpecial/4 {
 			return nil, errTooMany
 		}

@@ -68,7 +68,7 @@ func TestReadSparse(t *testing.T) {
 	cases := [][]string{{"--format=oldgnu"}, {"--format=gnu"}, {"--format=pax", "--sparse-version=0.0"}, {"--format=pax", "--sparse-version=0.1"}, {"--format=pax", "--sparse-version=1.0"}}
 	for _, args := range cases {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
-			raw, err := osexec.Command(gnuTar, append(args, "--hole-detection=raw", "-S", "-c", "-f", "-", "-C", dir, "sparse", "after")...).Output()
+			raw, err := osexec.CommandContext(t.Context(), gnuTar, append(args, "--hole-detection=raw", "-S", "-c", "-f", "-", "-C", dir, "sparse", "after")...).Output()
 			if err != nil {
 				t.Fatalf("make tar: %v", err)
 			}
@@ -94,7 +94,7 @@ func TestReadSparse(t *testing.T) {
 // LAWS 16: a hole of 100 GB stays one, and nobody needs 100 GB to seal or read it.
 func TestSealKeepsHoles(t *testing.T) {
 	p := packs{}
-	lastlog := fileNode(p, spoolPack, "head")
+	lastlog := fileNode(p, "head")
 	tail := int64(len(p[spoolPack]))
 	p[spoolPack] = append(p[spoolPack], "tail"...)
 	lastlog.Extents = append(lastlog.Extents, tree.Extent{Len: 100 << 30}, tree.Extent{Pack: spoolPack, Off: tail, Len: 4}, tree.Extent{Len: 5})
@@ -123,13 +123,13 @@ func TestSealKeepsHoles(t *testing.T) {
 func sealedSparse(t *testing.T) (blob []byte, n *tree.Node, want string) {
 	t.Helper()
 	p := packs{}
-	n = fileNode(p, spoolPack, "head")
+	n = fileNode(p, "head")
 	p[spoolPack] = append(p[spoolPack], "tail"...)
 	n.Extents = append(n.Extents, tree.Extent{Len: 3<<20 + 7}, tree.Extent{Pack: spoolPack, Off: 4, Len: 4}, tree.Extent{Len: 2 << 20})
 	n.Size = 4 + 3<<20 + 7 + 4 + 2<<20
 	n.Xattrs = []tree.Xattr{{Name: "user.x", Value: "y"}}
 	want = content(t, p, n)
-	blob, _ = seal(t, tree.Changes{{Path: "a-file", Node: n}, {Path: "b", Node: fileNode(p, spoolPack, "b")}}, p, Options{Compression: "uncompressed"})
+	blob, _ = seal(t, tree.Changes{{Path: "a-file", Node: n}, {Path: "b", Node: fileNode(p, "b")}}, p, Options{Compression: "uncompressed"})
 	if len(blob) > 100_000 {
 		t.Fatalf("tar: got %d bytes, want a sparse one", len(blob))
 	}
@@ -151,7 +151,7 @@ func TestSparseForOthers(t *testing.T) {
 	name := writeFile(t, "layer.tar", blob)
 	if gnuTar, err := osexec.LookPath("tar"); err == nil {
 		dir := t.TempDir()
-		if out, err := osexec.Command(gnuTar, "-x", "-f", name, "-C", dir).CombinedOutput(); err != nil || len(out) > 0 {
+		if out, err := osexec.CommandContext(t.Context(), gnuTar, "-x", "-f", name, "-C", dir).CombinedOutput(); err != nil || len(out) > 0 {
 			t.Errorf("GNU tar: %v\n%s", err, out)
 		}
 		checkDisk(t, "GNU tar", dir, want)

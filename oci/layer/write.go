@@ -255,22 +255,22 @@ func (t *tarWriter) contents(ctx context.Context, n *tree.Node) (err error) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		k, err := readFull(r, t.buf[:min(left, int64(len(t.buf)))])
+		k, end, err := readFull(r, t.buf[:min(left, int64(len(t.buf)))])
 		left -= int64(k)
-		if err == io.EOF && left > 0 {
-			return fmt.Errorf("contents end %d bytes early: %w", left, io.ErrUnexpectedEOF)
-		}
-		if err != nil && err != io.EOF {
+		if err != nil {
 			return fmt.Errorf("read contents: %w", err)
+		}
+		if end && left > 0 {
+			return fmt.Errorf("contents end %d bytes early: %w", left, io.ErrUnexpectedEOF)
 		}
 		if err := t.bytes(t.buf[:k]); err != nil {
 			return err
 		}
 	}
 	var one [1]byte
-	if k, err := readFull(r, one[:]); k > 0 {
+	if k, _, err := readFull(r, one[:]); k > 0 {
 		return fmt.Errorf("contents are longer than %d bytes", n.Size)
-	} else if err != io.EOF {
+	} else if err != nil {
 		return fmt.Errorf("read contents: %w", err)
 	}
 	return t.bytes(zeroBlock[:-n.Size&(blockSize-1)])
