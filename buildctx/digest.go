@@ -152,7 +152,7 @@ func (c *Context) readOnce(ctx context.Context, p string, n *tree.Node, sink Sin
 	if err != nil {
 		return fail(pathError("read", p, changed(err)))
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	var before, after unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &before); err != nil {
 		return fail(pathError("read", p, err))
@@ -191,7 +191,7 @@ func withStat(n *tree.Node, st *unix.Stat_t) tree.Node {
 // body is a file's contents on their way into the sink: it ends with the context and keeps its own errors apart from the
 // sink's.
 type body struct {
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // Read has no parameter for it
 	r   io.Reader
 	n   int64
 	err error

@@ -107,7 +107,7 @@ func (s *scan) readDir(ctx context.Context, dir *directory) ([]found, error) {
 		}
 		return nil, pathError("read directory", dir.path, changed(err))
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }() // only read
 	var out []found
 	for {
 		if err := ctx.Err(); err != nil {

@@ -28,8 +28,10 @@ func (c *Context) statAt(dir *os.File, name, p string) (tree.Node, error) {
 		return tree.Node{}, pathError("scan", p, err)
 	}
 	if strings.HasPrefix(name, ".wh.") {
-		return tree.Node{}, &PathError{Op: "scan", Path: p, Err: errors.New("names that begin with .wh. mean a removal in an image layer"),
-			Hint: "rename it, or " + ignoreHint}
+		return tree.Node{}, &PathError{
+			Op: "scan", Path: p, Err: errors.New("names that begin with .wh. mean a removal in an image layer"),
+			Hint: "rename it, or " + ignoreHint,
+		}
 	}
 	n := tree.Node{Mode: st.Mode & 0o7777, Mtime: tree.Time{Sec: st.Mtim.Sec, Nsec: int32(st.Mtim.Nsec)}}
 	switch st.Mode & unix.S_IFMT {
@@ -79,7 +81,7 @@ func (c *Context) xattrsAt(dir *os.File, name, p string) ([]tree.Xattr, error) {
 		return nil, ignoreXattr(p, err)
 	}
 	var xattrs []tree.Xattr
-	for _, key := range strings.Split(strings.TrimRight(string(list), "\x00"), "\x00") {
+	for key := range strings.SplitSeq(strings.TrimRight(string(list), "\x00"), "\x00") {
 		switch {
 		case strings.HasPrefix(key, "user.overlay."), strings.HasPrefix(key, "trusted.overlay."):
 			c.note("extended attribute %s of %q is left out: overlayfs would obey it", key, p)

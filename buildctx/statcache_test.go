@@ -200,8 +200,7 @@ func TestStatCacheMerge(t *testing.T) {
 		t.Fatal(err)
 	}
 	sum := strings.Repeat("s", 32)
-	var paths func() []string
-	paths = func() []string {
+	paths := func() []string {
 		s := openStatCache(file, true)
 		out := []string{}
 		for i := range s.at {

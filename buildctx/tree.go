@@ -60,7 +60,7 @@ func (c *Context) Tree(ctx context.Context, sources []string) (tree.Tree, error)
 // components splits a source. ".." above the root stays at the root.
 func components(src string) []component {
 	var out []component
-	for _, name := range strings.Split(tree.Clean(src), "/") {
+	for name := range strings.SplitSeq(tree.Clean(src), "/") {
 		out = append(out, component{name, true})
 	}
 	return out
@@ -76,10 +76,10 @@ func (s *scan) want(ctx context.Context, dir *directory, rest []component, follo
 		return nil
 	}
 	first, rest := rest[0], rest[1:]
-	switch {
-	case first.name == "" || first.name == ".":
+	switch first.name {
+	case "", ".":
 		return s.want(ctx, dir, rest, follows)
-	case first.name == "..":
+	case "..":
 		if dir.parent != nil {
 			dir = dir.parent
 		}
@@ -89,7 +89,7 @@ func (s *scan) want(ctx context.Context, dir *directory, rest []component, follo
 	if err != nil {
 		return pathError("scan", dir.path, changed(err))
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }() // only read
 	if !first.pattern || !hasWildcards(first.name) {
 		return s.wantNamed(ctx, d, dir, first, rest, follows)
 	}
@@ -163,7 +163,7 @@ func (s *scan) entry(ctx context.Context, d *os.File, dir *directory, name strin
 		dir = s.root
 	}
 	var way []component
-	for _, name := range strings.Split(n.Target, "/") {
+	for name := range strings.SplitSeq(n.Target, "/") {
 		way = append(way, component{name: name})
 	}
 	return s.want(ctx, dir, append(way, rest...), follows+1)
@@ -187,7 +187,7 @@ func (s *scan) readNames(dir *directory) ([]string, error) {
 	if err != nil {
 		return nil, pathError("read directory", dir.path, changed(err))
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }() // only read
 	names, err := d.Readdirnames(-1)
 	if err != nil {
 		return nil, pathError("read directory", dir.path, err)

@@ -146,7 +146,7 @@ func TestNamesOfTrouble(t *testing.T) {
 	})
 	t.Run("socket", func(t *testing.T) {
 		dir := t.TempDir()
-		l, err := net.Listen("unix", filepath.Join(dir, "sock"))
+		l, err := new(net.ListenConfig).Listen(t.Context(), "unix", filepath.Join(dir, "sock"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -262,9 +262,11 @@ func TestOpenBeneath(t *testing.T) {
 		} {
 			f, err := open(root, p, unix.O_RDONLY)
 			if f != nil {
-				f.Close()
+				if err := f.Close(); err != nil {
+					t.Error(err)
+				}
 			}
-			if want == unix.ENOTDIR && errors.Is(err, unix.ELOOP) {
+			if errors.Is(want, unix.ENOTDIR) && errors.Is(err, unix.ELOOP) {
 				continue // openat2's word for it
 			}
 			if !errors.Is(err, want) {
