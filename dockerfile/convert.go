@@ -279,6 +279,6 @@ func (f *File) convertTrigger(st *Stage, cmd instructions.Command) (Instruction,
 	if err != nil {
 		return nil, err
 	}
-	metaOf(in).trigger = true
+	in.head().trigger = true
 	return in, nil
 }

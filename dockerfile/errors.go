@@ -34,7 +34,7 @@ func (e *ParseError) Error() string {
 func (e *ParseError) Unwrap() error { return e.Err }
 
 // Unsupported is an instruction, or a flag of one, that fbuild does not have yet.
-type Unsupported struct {
+type Unsupported struct { //nolint:errname // says what it is, as a *dockerfile.Unsupported
 	Keyword string // the instruction: "RUN"
 	Flag    string // what of it: "--mount", or a kind of source; may be empty
 	Line    int
@@ -66,8 +66,7 @@ var (
 
 // wrap makes an error of BuildKit one of ours: its text without position and suggestion, which get fields of their own.
 func wrap(name string, err error, fallback Location) *ParseError {
-	var known *ParseError
-	if errors.As(err, &known) {
+	if known, ok := errors.AsType[*ParseError](err); ok {
 		return known
 	}
 	loc := fallback

@@ -254,8 +254,16 @@ func platformArgs(o Options, target string) (*env, error) {
 	}
 	e := newEnv(nil)
 	for _, kv := range [][2]string{
-		{"BUILDPLATFORM", build.String()}, {"BUILDOS", build.os}, {"BUILDOSVERSION", ""}, {"BUILDARCH", build.arch}, {"BUILDVARIANT", build.variant},
-		{"TARGETPLATFORM", tp.String()}, {"TARGETOS", tp.os}, {"TARGETOSVERSION", ""}, {"TARGETARCH", tp.arch}, {"TARGETVARIANT", tp.variant},
+		{"BUILDPLATFORM", build.String()},
+		{"BUILDOS", build.os},
+		{"BUILDOSVERSION", ""},
+		{"BUILDARCH", build.arch},
+		{"BUILDVARIANT", build.variant},
+		{"TARGETPLATFORM", tp.String()},
+		{"TARGETOS", tp.os},
+		{"TARGETOSVERSION", ""},
+		{"TARGETARCH", tp.arch},
+		{"TARGETVARIANT", tp.variant},
 		{"TARGETSTAGE", target},
 	} {
 		e.set(kv[0], kv[1])

@@ -180,8 +180,7 @@ func TestUnsupported(t *testing.T) {
 				src = "FROM a\n"
 			}
 			_, err := Parse("Dockerfile", []byte(src), o)
-			var un *Unsupported
-			if !errors.As(err, &un) {
+			if _, ok := errors.AsType[*Unsupported](err); !ok {
 				t.Errorf("%q: got %v, want *Unsupported", src, err)
 			}
 		}

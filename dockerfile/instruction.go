@@ -18,6 +18,8 @@ type Instruction interface {
 	Keyword() string
 	// Trigger says that the instruction came from an ONBUILD of the base.
 	Trigger() bool
+
+	head() *meta
 }
 
 // Heredoc is a document that stands in the Dockerfile itself.

@@ -34,7 +34,7 @@ func ParseMode(s string) (Mode, error) {
 		return Mode{}, octalError(s)
 	}
 	var m Mode
-	for _, clause := range strings.Split(s, ",") {
+	for clause := range strings.SplitSeq(s, ",") {
 		changes, ok := parseClause(clause)
 		if !ok {
 			return Mode{}, fmt.Errorf("invalid chmod parameter: '%s': not a mode as chmod(1) has it", s)

@@ -20,10 +20,6 @@ func nearest(name string, options []string) string {
 	return match
 }
 
-func metaOf(in Instruction) *meta {
-	return in.(interface{ head() *meta }).head()
-}
-
 func (m *meta) head() *meta { return m }
 
 // once reports the earlier of two instructions of which only the last counts.
