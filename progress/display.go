@@ -111,6 +111,7 @@ func newDisplay(o Options) (*Display, error) {
 		d.plain = newPlain(d.out, d.every)
 	case TTY:
 		d.tty = &ttyPrinter{out: d.out, size: o.Size, colors: chooseColors(o.Getenv)}
+	default: // nothing is printed as it comes
 	}
 	return d, nil
 }

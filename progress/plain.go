@@ -272,7 +272,7 @@ func (p *plainPrinter) logs(s *Step) {
 
 // end prints how S ended and gives the printer up.
 func (p *plainPrinter) end(s *Step, now time.Time) {
-	text := fmt.Sprintf("DONE %.1fs", s.duration(now).Seconds())
+	var text string
 	switch s.state {
 	case cached:
 		text = "CACHED"
@@ -280,6 +280,8 @@ func (p *plainPrinter) end(s *Step, now time.Time) {
 		text = "CANCELED"
 	case failed:
 		text = "ERROR: " + s.err
+	default:
+		text = fmt.Sprintf("DONE %.1fs", s.duration(now).Seconds())
 	}
 	p.event(s, text)
 	s.text = plainText{}

@@ -169,6 +169,7 @@ func (s *scanner) skip(p []byte) []byte {
 
 func (s *scanner) step(c byte) {
 	switch s.state {
+	case ground:
 	case escape:
 		switch {
 		case c == '[':

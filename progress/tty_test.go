@@ -106,7 +106,6 @@ func TestMoreRunningStepsThanRows(t *testing.T) {
 type screen struct {
 	rows   []string
 	y      int
-	width  int
 	colors int
 }
 
