@@ -33,8 +33,10 @@ type registryOptions struct {
 	lie func(w http.ResponseWriter, r *http.Request) bool
 }
 
+func quietLog() *log.Logger { return log.New(io.Discard, "", 0) }
+
 func newRegistry(o registryOptions) (*registryServer, error) {
-	s := &registryServer{handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+	s := &registryServer{handler: registry.New(registry.Logger(quietLog()))}
 	s.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		s.requests = append(s.requests, r.Method+" "+r.URL.Path)
