@@ -74,10 +74,7 @@ func nodeArgs() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	node, err := osexec.LookPath("node")
-	if err == nil {
-		node, err = filepath.EvalSymlinks(node)
-	}
+	node, err := toolchain()
 	if err != nil {
 		return nil, err
 	}
@@ -85,8 +82,32 @@ func nodeArgs() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("npm config get registry: %w", err)
 	}
-	return append(args, "--build-context=node="+filepath.Dir(filepath.Dir(node)),
-		"--build-arg=NPM_CONFIG_REGISTRY="+strings.TrimSpace(string(registry))), nil
+	args = append(args, "--build-arg=NPM_CONFIG_REGISTRY="+strings.TrimSpace(string(registry)))
+	if node == "" {
+		return append(args, "--build-arg=NODE=debian"), nil
+	}
+	return append(args, "--build-context=toolchain="+node), nil
+}
+
+// toolchain returns where this host's node is, with npm beside it as nodejs.org
+// has it; "" if that is spread over the system, as Debian has it.
+func toolchain() (string, error) {
+	node, err := osexec.LookPath("node")
+	if err == nil {
+		node, err = filepath.EvalSymlinks(node)
+	}
+	if err != nil {
+		return "", err
+	}
+	prefix := filepath.Dir(filepath.Dir(node))
+	if !executable(filepath.Join(prefix, "lib/node_modules/npm/bin/npm-cli.js")) || filepath.Base(node) != "node" {
+		return "", nil
+	}
+	libs, err := osexec.Command("ldd", node).Output()
+	if err != nil || strings.Contains(string(libs), "libnode") {
+		return "", nil
+	}
+	return prefix, nil
 }
 
 // requires are the programs that an input needs, beside those of the readers.
