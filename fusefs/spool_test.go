@@ -1,0 +1,46 @@
+package fusefs
+
+import (
+	"errors"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbuild/fbuild/internal/pack"
+	"github.com/fbuild/fbuild/internal/testenv"
+)
+
+// TestRoomIsTakenAhead: a range that was handed out is on the disk before anybody writes to it, and where there is no room that is
+// known then. LAWS 17.
+func TestRoomIsTakenAhead(t *testing.T) {
+	testenv.NeedUserNS(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	p, err := pack.Create(dir, "spool")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Abort()
+	s := newSpool(p)
+	const size = 5 << 20
+	if _, err := s.alloc(size); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(s.f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	if got := st.Blocks * 512; got < size {
+		t.Errorf("room taken: got %d bytes, want %d", got, size)
+	}
+	if _, err := s.alloc(size); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("second range: got %v, want no space", err)
+	}
+}
