@@ -3,6 +3,7 @@ package recordertest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -186,7 +187,7 @@ func (b *bench) roundTrip(backend recorder.Backend, parent tree.Tree, layers []s
 		b.t.Errorf("tree from the encoded layer differs (-memory +disk):\n%s", diff)
 	}
 	expect := b.layer("expect", whole)
-	res := b.run(backend, b.spec(append(layers[:len(layers):len(layers)], b.layer("step", cs)), stubs), true, "look", expect, b.packDir)
+	res := b.run(backend, b.spec(append(slices.Clip(layers), b.layer("step", cs)), stubs), true, "look", expect, b.packDir)
 	if len(res.Changes) > 0 || res.Pack != "" || len(res.Notes) > 0 {
 		b.t.Errorf("second step that only looks: got %s, pack %q, notes %q, want nothing", tree.Format(res.Changes), res.Pack, res.Notes)
 	}

@@ -153,7 +153,7 @@ func xattrs(file string) ([]tree.Xattr, error) {
 		return nil, fmt.Errorf("list xattrs: %w", err)
 	}
 	var out []tree.Xattr
-	for _, name := range strings.Split(string(buf[:n]), "\x00") {
+	for name := range strings.SplitSeq(string(buf[:n]), "\x00") {
 		if !strings.HasPrefix(name, "user.") && name != "security.capability" {
 			continue
 		}

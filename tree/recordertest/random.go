@@ -50,13 +50,14 @@ func randomRun(t *testing.T, newBackend func(t *testing.T) recorder.Backend, see
 		t.Fatalf("finish: %v", err)
 	}
 	bench.roundTrip(backend, parent, layers, nil, res.Changes)
-	out := log + text(res.Changes, start)
+	var out strings.Builder
+	out.WriteString(log + text(res.Changes, start))
 	for _, c := range res.Changes {
 		if c.Node != nil && c.Node.Kind == tree.File {
-			out += fmt.Sprintf("%s: %q\n", c.Path, squeeze(bench.read(c.Node)))
+			fmt.Fprintf(&out, "%s: %q\n", c.Path, squeeze(bench.read(c.Node)))
 		}
 	}
-	return out
+	return out.String()
 }
 
 // squeeze shortens runs of one byte.
@@ -119,7 +120,7 @@ var operations = []struct {
 		return withFile(a, 0, func(f *os.File) error { _, err := f.WriteAt([]byte("patch"), int64(k)); return err })
 	}},
 	{"append", func(a, _ string, k int) error {
-		return withFile(a, os.O_APPEND, func(f *os.File) error { _, err := f.WriteString(fmt.Sprint(k)); return err })
+		return withFile(a, os.O_APPEND, func(f *os.File) error { _, err := fmt.Fprint(f, k); return err })
 	}},
 	{"truncate", func(a, _ string, k int) error {
 		return withFile(a, 0, func(f *os.File) error { return f.Truncate(int64(k)) })
@@ -147,7 +148,7 @@ var operations = []struct {
 		}
 		return os.RemoveAll(a)
 	}},
-	{"mkdir", func(a, _ string, k int) error { return unix.Mkdir(a, 0o755) }},
+	{"mkdir", func(a, _ string, _ int) error { return unix.Mkdir(a, 0o755) }},
 	{"chmod", func(a, _ string, k int) error { return unix.Fchmodat(unix.AT_FDCWD, a, uint32(k)&0o777|0o400, 0) }},
 	{"chown", func(a, _ string, k int) error { return unix.Lchown(a, k%3, k%2) }},
 	{"utimes", func(a, _ string, k int) error {
@@ -157,7 +158,7 @@ var operations = []struct {
 	{"setxattr", func(a, _ string, k int) error {
 		return unix.Setxattr(a, fmt.Sprint("user.", k%3), []byte(fmt.Sprint(k)), 0)
 	}},
-	{"removexattr", func(a, _ string, k int) error { return unix.Removexattr(a, "user.one") }},
+	{"removexattr", func(a, _ string, _ int) error { return unix.Removexattr(a, "user.one") }},
 	{"mkfifo", func(a, _ string, _ int) error { return unix.Mkfifo(a, 0o644) }},
 }
 
