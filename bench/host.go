@@ -181,7 +181,7 @@ func quiet(ctx context.Context, wait time.Duration) (busy float64, noisy bool, e
 		select {
 		case <-ctx.Done():
 			return 0, false, ctx.Err()
-		case <-time.After(300 * time.Millisecond):
+		case <-time.After(200 * time.Millisecond):
 		}
 		b1, t1, err := cpuTimes()
 		if err != nil {

@@ -106,10 +106,13 @@ func (e *env) measureRound(ctx context.Context, g group, b *bench, round int, de
 		return nil, nil
 	}
 	fail := func(s side, err error) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		dead[s.name] = true
 		failed = append(failed, g.name+" of "+s.name)
 		fmt.Fprintf(os.Stderr, "%s: %s: %v\n", g.name, s.name, err)
-		return errors.Join(ctx.Err(), e.skipped(g, s, err.Error()))
+		return e.skipped(g, s, err.Error())
 	}
 	for _, s := range sides {
 		if s.reset == nil {
