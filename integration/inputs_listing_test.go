@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -68,4 +69,29 @@ func diffListings(a, b listing, varies *regexp.Regexp) string {
 		out = append(out[:30], fmt.Sprintf("and %d more", n-30))
 	}
 	return strings.Join(out, "\n")
+}
+
+// TestDiffListings shows that the comparison of images can fail.
+func TestDiffListings(t *testing.T) {
+	file := func(kept, content string) listing { return listing{"0 log/a": {kept, content}} }
+	varies := regexp.MustCompile(`^log/`)
+	for _, c := range []struct {
+		name   string
+		a, b   listing
+		varies *regexp.Regexp
+		want   string
+	}{
+		{"equal", file("- 0644", "x"), file("- 0644", "x"), nil, ""},
+		{"content", file("- 0644", "x"), file("- 0644", "y"), nil, "0 log/a: contents differ"},
+		{"mode", file("- 0644", "x"), file("- 0600", "x"), varies, "0 log/a: - 0644, - 0600"},
+		{"missing", file("- 0644", "x"), listing{}, nil, "0 log/a: only in one: - 0644"},
+		{"content that varies", file("- 0644", "x"), file("- 0644", "y"), varies, ""},
+		{"missing that varies", listing{}, file("- 0644", "y"), varies, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := diffListings(c.a, c.b, c.varies); got != c.want {
+				t.Errorf("difference: got %q, want %q", got, c.want)
+			}
+		})
+	}
 }
