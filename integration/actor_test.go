@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -24,7 +25,7 @@ type actor struct {
 
 // findActors returns who runs the tests: root and an ordinary user, or the
 // ordinary user that this process is.
-func findActors(dir string) ([]actor, error) {
+func findActors() ([]actor, error) {
 	self := actor{name: "user", uid: os.Getuid(), gid: os.Getgid()}
 	if self.uid != 0 {
 		return []actor{self}, nil
@@ -32,7 +33,7 @@ func findActors(dir string) ([]actor, error) {
 	self.name = "root"
 	u, err := user.Lookup(testUser)
 	if errors.As(err, new(user.UnknownUserError)) {
-		if msg, cerr := osexec.Command("../.ci/user").CombinedOutput(); cerr != nil {
+		if msg, cerr := osexec.CommandContext(context.Background(), "../.ci/user").CombinedOutput(); cerr != nil {
 			return nil, fmt.Errorf("create user %s: %w\n%s", testUser, cerr, msg)
 		}
 		u, err = user.Lookup(testUser)

@@ -105,7 +105,7 @@ func TestFailureBox(t *testing.T) {
 // TestRegistryTrouble: images that are not there, credentials, registries that lie.
 func TestRegistryTrouble(t *testing.T) {
 	t.Run("unknown image", func(t *testing.T) {
-		eachActor(t, func(t *testing.T, h *home) {
+		eachActor(t, func(_ *testing.T, h *home) {
 			h.dockerfile("FROM " + suite.reg.host() + "/nothing:here")
 			h.fails(1, "/nothing:here", "name and the tag", "build", ".")
 			h.dockerfile("FROM " + suite.reg.host() + "/busybox@sha256:" + strings.Repeat("0", 64))
@@ -113,10 +113,7 @@ func TestRegistryTrouble(t *testing.T) {
 		})
 	})
 	t.Run("credentials", func(t *testing.T) {
-		reg, err := newRegistry(registryOptions{user: "me", password: "secret-word"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		reg := newRegistry(registryOptions{user: "me", password: "secret-word"})
 		defer reg.close()
 		if err := reg.add("busybox", filepath.Join(suite.bases, "busybox")); err != nil {
 			t.Fatal(err)
@@ -179,10 +176,7 @@ func TestLyingRegistry(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			var lies lieServer
-			reg, err := newRegistry(registryOptions{lie: lies.serve})
-			if err != nil {
-				t.Fatal(err)
-			}
+			reg := newRegistry(registryOptions{lie: lies.serve})
 			defer reg.close()
 			lies.reg, lies.lie = reg, flip(tt.kind, tt.change)
 			if err := reg.add("busybox", filepath.Join(suite.bases, "busybox")); err != nil {

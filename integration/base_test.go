@@ -5,6 +5,7 @@ package integration
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -168,7 +169,7 @@ func busyboxFiles() ([]file, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := osexec.Command(path, "--list").Output()
+	out, err := osexec.CommandContext(context.Background(), path, "--list").Output()
 	if err != nil {
 		return nil, fmt.Errorf("list applets of busybox: %w", err)
 	}
@@ -176,7 +177,7 @@ func busyboxFiles() ([]file, error) {
 		{name: "bin/", mode: 0o755},
 		{name: "bin/busybox", mode: 0o755, data: string(data)},
 	}
-	for _, a := range strings.Fields(string(out)) {
+	for a := range strings.FieldsSeq(string(out)) {
 		if a != "busybox" {
 			files = append(files, file{name: "bin/" + a, link: "busybox", mode: 0o777})
 		}

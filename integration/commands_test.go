@@ -98,7 +98,7 @@ func cmdCached(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("the log shows no steps")
 	}
 	after := writeRE.FindStringSubmatch(log)
-	if !neg && before != nil && (after == nil || before[1] != after[1]) {
+	if !neg && len(before) > 0 && (len(after) == 0 || before[1] != after[1]) {
 		ts.Fatalf("image: got %q, want the one before, %s", after, before[1])
 	}
 }

@@ -34,7 +34,7 @@ type home struct {
 // newHome makes one, and checks at the end of the test that nothing is left.
 func newHome(t testing.TB, l leg) *home {
 	t.Helper()
-	dir, err := os.MkdirTemp(suite.dir, "home-")
+	dir, err := os.MkdirTemp(suite.dir, "home-") //nolint:usetesting // the user has to reach it, and must not fail to remove it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,9 +78,6 @@ func (h *home) furnish() error {
 	}
 	return h.give(h.dir)
 }
-
-// setenv sets a variable for what follows.
-func (h *home) setenv(key, value string) { h.env = append(h.env, key+"="+value) }
 
 // write puts files, named relative to the build context, in place.
 func (h *home) write(files map[string]string) {

@@ -133,7 +133,7 @@ func TestLaw33PowerLoss(t *testing.T) {
 		image := filepath.Join(h.dir, "disk")
 		run := func(name string, args ...string) string {
 			t.Helper()
-			out, err := osexec.Command(name, args...).CombinedOutput()
+			out, err := osexec.CommandContext(t.Context(), name, args...).CombinedOutput()
 			if err != nil {
 				t.Fatalf("%s %q: %v\n%s", name, args, err, out)
 			}
@@ -168,7 +168,7 @@ func TestLaw33PowerLoss(t *testing.T) {
 		mount()
 		h.dockerfile("FROM busybox", "COPY Dockerfile /", "RUN head -c 300000 /dev/urandom > /random", "RUN cat /random /random > /twice; echo ready; sleep 1", "RUN echo last > /last")
 		p := h.start("build", "-t", "plug", ".")
-		p.waitFor("ready")
+		p.waitReady()
 		time.Sleep(700 * time.Millisecond)
 		pullPlug(t, disk)
 		p.kill()

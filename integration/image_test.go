@@ -172,22 +172,28 @@ func eachEntry(img v1.Image, fn func(layer int, h *tar.Header, r io.Reader) erro
 		if err != nil {
 			return err
 		}
-		defer rc.Close()
-		r := tar.NewReader(rc)
-		for {
-			h, err := r.Next()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				return fmt.Errorf("layer %d: %w", i, err)
-			}
-			if err := fn(i, h, r); err != nil {
-				return err
-			}
+		err = eachOf(rc, func(h *tar.Header, r io.Reader) error { return fn(i, h, r) })
+		if err := errors.Join(err, rc.Close()); err != nil {
+			return fmt.Errorf("layer %d: %w", i, err)
 		}
 	}
 	return nil
+}
+
+func eachOf(rc io.Reader, fn func(h *tar.Header, r io.Reader) error) error {
+	r := tar.NewReader(rc)
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := fn(h, r); err != nil {
+			return err
+		}
+	}
 }
 
 // showLayers lists what the layers hold, below those of the test base.

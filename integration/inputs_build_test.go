@@ -146,10 +146,7 @@ func (in input) build(t *testing.T, h *home, args []string) listing {
 	if err := h.give(h.ctx); err != nil {
 		t.Fatal(err)
 	}
-	reg, err := newRegistry(registryOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	reg := newRegistry(registryOptions{})
 	t.Cleanup(reg.close)
 	layout := filepath.Join(h.dir, "image")
 	cmd := append([]string{

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"os"
 	osexec "os/exec"
@@ -18,7 +19,7 @@ import (
 
 var buildProbe = sync.OnceValues(func() ([]byte, error) {
 	out := filepath.Join(suite.dir, "probe")
-	cmd := osexec.Command("go", "build", "-trimpath", "-o", out, "testdata/probe/main.go")
+	cmd := osexec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", out, "testdata/probe/main.go")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build probe: %w\n%s", err, msg)
@@ -209,7 +210,7 @@ func TestLaw32InUse(t *testing.T) {
 	eachLeg(t, func(t *testing.T, h *home) {
 		h.dockerfile("FROM busybox", "RUN echo one > /one", "RUN echo two > /two; echo ready; sleep 2; cat /one /two > /both; cp /bin/busybox /copy", "RUN cmp /bin/busybox /copy")
 		p := h.start("build", "-t", "used", ".")
-		p.waitFor("ready")
+		p.waitReady()
 		for range 3 {
 			if r := h.run("cache", "prune", "--all"); r.code != 0 {
 				t.Errorf("prune beside a build: got exit code %d\n%s", r.code, r.stderr)

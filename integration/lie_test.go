@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -36,9 +37,7 @@ func serveChanged(w http.ResponseWriter, _ *http.Request, change func([]byte) []
 		return false
 	}
 	body := change(append([]byte(nil), h.rec.Body.Bytes()...))
-	for k, v := range h.rec.Header() {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), h.rec.Header())
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(body) // the client may have hung up

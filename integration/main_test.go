@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"os"
 	osexec "os/exec"
@@ -59,16 +60,13 @@ func setup() error {
 	if suite.bin, err = binary(suite.dir); err != nil {
 		return err
 	}
-	if suite.actors, err = findActors(suite.dir); err != nil {
+	if suite.actors, err = findActors(); err != nil {
 		return err
 	}
 	if suite.bases, err = makeBases(suite.dir); err != nil {
 		return err
 	}
-	suite.reg, err = newRegistry(registryOptions{})
-	if err != nil {
-		return err
-	}
+	suite.reg = newRegistry(registryOptions{})
 	return suite.reg.add("busybox", filepath.Join(suite.bases, "busybox"))
 }
 
@@ -78,7 +76,7 @@ func binary(dir string) (string, error) {
 	out := filepath.Join(dir, "fbuild")
 	from := os.Getenv("FBUILD")
 	if from == "" {
-		cmd := osexec.Command("go", "build", "-trimpath", "-o", out, "../cmd/fbuild")
+		cmd := osexec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", out, "../cmd/fbuild")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if msg, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("build fbuild: %w\n%s", err, msg)

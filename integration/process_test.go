@@ -75,12 +75,12 @@ func (p *running) wait() result {
 
 var waitTime = 60 * time.Second
 
-// waitFor waits until a step prints a line.
-func (p *running) waitFor(line string) {
+// waitReady waits until a step prints "ready".
+func (p *running) waitReady() {
 	p.h.t.Helper()
-	p.until(fmt.Sprintf("output %q", line), func() bool {
+	p.until("output of the step", func() bool {
 		for l := range strings.Lines(p.stderr()) {
-			if strings.HasSuffix(strings.TrimSpace(l), " "+line) && !strings.Contains(l, "] ") {
+			if strings.HasSuffix(strings.TrimSpace(l), " ready") && !strings.Contains(l, "] ") {
 				return true
 			}
 		}
@@ -159,7 +159,7 @@ func TestInterrupt(t *testing.T) {
 			eachLeg(t, func(t *testing.T, h *home) {
 				h.dockerfile("FROM busybox", "RUN echo before > /before", line)
 				p := h.start("build", "-t", "x", "-o", "type=oci,dest=out.tar", "--iidfile", "iid", ".")
-				p.waitFor("ready")
+				p.waitReady()
 				p.interrupt(unix.SIGINT)
 				if _, err := os.Stat(filepath.Join(h.ctx, "out.tar")); err == nil {
 					t.Error("an interrupted build left an output")
@@ -190,10 +190,10 @@ func (p *running) interrupt(sig unix.Signal) {
 // TestInterruptElsewhere: while a registry does not answer, while another build
 // holds the step, and by the other signals.
 func TestInterruptElsewhere(t *testing.T) {
-	eachLeg(t, func(t *testing.T, h *home) {
+	eachLeg(t, func(_ *testing.T, h *home) {
 		h.dockerfile("FROM busybox", "RUN echo ready; sleep 1000")
 		first := h.start("build", ".")
-		first.waitFor("ready")
+		first.waitReady()
 		second := h.start("build", ".")
 		time.Sleep(500 * time.Millisecond)
 		second.interrupt(unix.SIGTERM)
@@ -263,7 +263,7 @@ func TestRecorderKilled(t *testing.T) {
 				h := newHome(t, leg{a, tt.flag})
 				h.dockerfile("FROM busybox", "RUN echo first > /first", "RUN echo ready; sleep 1; echo second > /second; exit 0")
 				p := h.start("build", "-t", "dead", ".")
-				p.waitFor("ready")
+				p.waitReady()
 				if err := unix.Kill(p.child("fbuild:recorder-"+tt.kill), unix.SIGKILL); err != nil {
 					t.Fatal(err)
 				}

@@ -17,10 +17,7 @@ import (
 func TestRequests(t *testing.T) {
 	for _, l := range legs(t.Name()) {
 		t.Run(l.String(), func(t *testing.T) {
-			reg, err := newRegistry(registryOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
+			reg := newRegistry(registryOptions{})
 			defer reg.close()
 			if err := reg.add("busybox", filepath.Join(suite.bases, "busybox")); err != nil {
 				t.Fatal(err)
@@ -70,10 +67,7 @@ func TestRequests(t *testing.T) {
 
 // TestMovedTag: a tag that moved is seen with --pull, and not before.
 func TestMovedTag(t *testing.T) {
-	reg, err := newRegistry(registryOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	reg := newRegistry(registryOptions{})
 	defer reg.close()
 	h := newHome(t, legs(t.Name())[0])
 	for _, v := range []string{"one", "two"} {
@@ -97,17 +91,14 @@ func TestMovedTag(t *testing.T) {
 // TestInsecureRegistry: a certificate that nobody signed is refused unless the
 // host is named.
 func TestInsecureRegistry(t *testing.T) {
-	reg, err := newRegistry(registryOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	reg := newRegistry(registryOptions{})
 	defer reg.close()
 	if err := reg.add("busybox", filepath.Join(suite.bases, "busybox")); err != nil {
 		t.Fatal(err)
 	}
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(reg.handler.ServeHTTP))
 	// The loopback interface is trusted, as docker has it, so this needs another one.
-	l, err := net.Listen("tcp", net.JoinHostPort(ownAddress(t), "0"))
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", net.JoinHostPort(ownAddress(t), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ type registryOptions struct {
 
 func quietLog() *log.Logger { return log.New(io.Discard, "", 0) }
 
-func newRegistry(o registryOptions) (*registryServer, error) {
+func newRegistry(o registryOptions) *registryServer {
 	s := &registryServer{handler: registry.New(registry.Logger(quietLog()))}
 	s.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
@@ -53,7 +53,7 @@ func newRegistry(o registryOptions) (*registryServer, error) {
 		}
 		s.handler.ServeHTTP(w, r)
 	}))
-	return s, nil
+	return s
 }
 
 func (s *registryServer) close() {

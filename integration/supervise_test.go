@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -50,7 +51,7 @@ func superviseMain() (int, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return 0, err
 	}
-	cmd := osexec.Command(os.Getenv(varBin), fbuildArgs(os.Args[1:])...)
+	cmd := osexec.CommandContext(context.Background(), os.Getenv(varBin), fbuildArgs(os.Args[1:])...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	for _, e := range os.Environ() {
 		if !strings.HasPrefix(e, varPrefix) {
