@@ -25,7 +25,7 @@ type Options struct {
 // Children are the re-exec entries of this package: the recorder process.
 func Children() map[string]func() int {
 	return map[string]func() int{"recorder-walk": func() int {
-		if err := recorder.ServeFD(context.Background(), New(Options{})); err != nil {
+		if err := recorder.ServeFD(context.Background(), New(Options{})); err != nil { //nolint:forbidigo // this is the main of a child
 			_, _ = fmt.Fprintln(os.Stderr, "fbuild: recorder-walk:", err)
 			return 1
 		}

@@ -54,7 +54,6 @@ type maker struct {
 	packs *pack.Set
 	o     MaterializeOptions
 	group *errgroup.Group
-	ctx   context.Context // of group: it ends with the first error
 
 	mu    sync.Mutex
 	links []string // names of hard link groups behind the first
@@ -62,22 +61,22 @@ type maker struct {
 }
 
 func materialize(ctx context.Context, t tree.Tree, packs *pack.Set, dir string, stubs []stubEntry, o MaterializeOptions) (*disk, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the root of an image: whoever a RUN runs as passes
 		return nil, fmt.Errorf("make directory: %w", err)
 	}
 	fd, err := openDirAt(unix.AT_FDCWD, filepath.Clean(dir)+"/.")
 	if err != nil {
 		return nil, fmt.Errorf("open directory %q: %w", dir, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }() // only a handle
 	if o.Workers <= 0 {
 		o.Workers = defaultWorkers
 	}
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(o.Workers)
-	m := &maker{packs: packs, o: o, group: group, ctx: gctx}
+	m := &maker{packs: packs, o: o, group: group}
 	m.d = disk{stamps: map[string]stamp{}, hidden: map[string][]tree.Xattr{}, absent: map[string]bool{}, stubs: map[string]identity{}}
-	err = m.entries(fd, "", t.Root())
+	err = m.entries(gctx, fd, "", t.Root())
 	if werr := group.Wait(); err == nil {
 		err = werr
 	}
@@ -97,15 +96,16 @@ func materialize(ctx context.Context, t tree.Tree, packs *pack.Set, dir string, 
 }
 
 // entries makes everything below the directory n, which stands open at fd; the
-// attributes of directories come last, in finish.
-func (m *maker) entries(fd int, p string, n *tree.Node) error {
+// attributes of directories come last, in finish. ctx is the group's: it ends with
+// the first error.
+func (m *maker) entries(ctx context.Context, fd int, p string, n *tree.Node) error {
 	for _, name := range n.Names() {
-		if err := m.ctx.Err(); err != nil {
-			return context.Cause(m.ctx)
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
 		}
 		child, c := tree.Join(p, name), n.Child(name)
 		if c.Kind != tree.Dir {
-			if links := c.Links(); links != nil && links[0] != child {
+			if links := c.Links(); len(links) > 0 && links[0] != child {
 				m.mu.Lock()
 				m.links = append(m.links, child)
 				m.mu.Unlock()
@@ -121,8 +121,8 @@ func (m *maker) entries(fd int, p string, n *tree.Node) error {
 			return fmt.Errorf("create directory %q: %w", child, err)
 		}
 		inside := func() error {
-			defer unix.Close(sub)
-			return m.entries(sub, child, c)
+			defer func() { _ = unix.Close(sub) }() // only a handle
+			return m.entries(ctx, sub, child, c)
 		}
 		if len(c.Names()) > 0 && m.group.TryGo(inside) {
 			continue
@@ -136,7 +136,7 @@ func (m *maker) entries(fd int, p string, n *tree.Node) error {
 
 func (m *maker) mkdir(fd int, name string) (int, error) {
 	err := unix.Mkdirat(fd, name, 0o700)
-	if err == unix.EEXIST && m.o.Overwrite {
+	if errors.Is(err, unix.EEXIST) && m.o.Overwrite {
 		if st, serr := statAt(fd, name); serr == nil && st.kind() == tree.Dir {
 			return openDirAt(fd, name)
 		}
@@ -206,8 +206,9 @@ func (m *maker) create(fd int, name string, n *tree.Node) error {
 		return unix.Mknodat(fd, name, unix.S_IFCHR|0o600, int(unix.Mkdev(n.Major, n.Minor)))
 	case tree.BlockDevice:
 		return unix.Mknodat(fd, name, unix.S_IFBLK|0o600, int(unix.Mkdev(n.Major, n.Minor)))
+	default:
+		return fmt.Errorf("unknown kind of entry %d", n.Kind)
 	}
-	return fmt.Errorf("unknown kind of entry %d", n.Kind)
 }
 
 func (m *maker) file(fd int, name string, n *tree.Node) error {
@@ -242,14 +243,14 @@ func (m *maker) link(root int, from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fromDir)
+	defer func() { _ = unix.Close(fromDir) }() // only a handle
 	toDir, toName, err := openParent(root, to)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(toDir)
+	defer func() { _ = unix.Close(toDir) }() // only a handle
 	err = unix.Linkat(fromDir, fromName, toDir, toName, 0)
-	if err == unix.EEXIST && m.o.Overwrite {
+	if errors.Is(err, unix.EEXIST) && m.o.Overwrite {
 		if err = removeAt(toDir, toName); err == nil {
 			err = unix.Linkat(fromDir, fromName, toDir, toName, 0)
 		}

@@ -56,7 +56,7 @@ func RemoveAll(dir string) error {
 	// An ordinary user without capabilities: his own directories may be closed.
 	_ = filepath.WalkDir(dir, func(p string, e fs.DirEntry, werr error) error {
 		if e != nil && e.IsDir() && werr == nil {
-			return os.Chmod(p, 0o700)
+			return os.Chmod(p, 0o700) //nolint:gosec // a directory
 		}
 		return nil // RemoveAll has the last word
 	})

@@ -46,7 +46,7 @@ func (sc *scanner) run(ctx context.Context) (tree.Tree, error) {
 	if err != nil {
 		return tree.Tree{}, fmt.Errorf("open root: %w", err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }() // only a handle
 	st, err := statAt(fd, "")
 	if err != nil {
 		return tree.Tree{}, err
@@ -135,7 +135,7 @@ func (sc *scanner) entry(ctx context.Context, fd int, name, p string, old *tree.
 	if err != nil {
 		return fmt.Errorf("open directory %q: %w", p, err)
 	}
-	defer unix.Close(sub)
+	defer func() { _ = unix.Close(sub) }() // only a handle
 	if err := sc.dirAttrs(sub, p, &st); err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func (sc *scanner) onlyStubs(fd int, name, p string, st *stamp) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("open directory %q: %w", p, err)
 	}
-	defer unix.Close(sub)
+	defer func() { _ = unix.Close(sub) }() // only a handle
 	names, err := readNames(sub)
 	if err != nil {
 		return false, fmt.Errorf("directory %q: %w", p, err)
@@ -299,6 +299,7 @@ func (sc *scanner) node(fd int, name, p string, st *stamp) (*tree.Node, error) {
 		if err := sc.content(fd, name, n, int64(st.size), prior, from); err != nil {
 			return nil, err
 		}
+	default: // no more than every entry has
 	}
 	return n, nil
 }

@@ -70,7 +70,7 @@ func (m *maker) makeStub(root int, s stubEntry) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }() // only a handle
 	// Modes by chmod: the umask is the caller's.
 	mode := uint32(0o644)
 	if s.dir {
