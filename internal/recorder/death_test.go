@@ -1,0 +1,43 @@
+package recorder
+
+import (
+	"errors"
+	"net"
+	"testing"
+	"time"
+)
+
+// LAWS 20: who waits for an answer of a recorder that dies gets an error, and so
+// does everybody after him.
+func TestDeathEndsEveryCall(t *testing.T) {
+	ours, theirs := net.Pipe()
+	c := NewClient(ours)
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Finish(t.Context(), "step")
+		done <- err
+	}()
+	if _, err := theirs.Read(make([]byte, 1<<10)); err != nil { // the call is under way
+		t.Fatal(err)
+	}
+	go func() { // the rest of the request, then death
+		_, _ = theirs.Read(make([]byte, 1<<10))
+		time.Sleep(10 * time.Millisecond)
+		_ = theirs.Close()
+	}()
+	select {
+	case err := <-done:
+		if !errors.Is(err, ErrDied) {
+			t.Errorf("call under way: got %v, want ErrDied", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("call under way: no answer")
+	}
+	<-c.Dead()
+	if _, err := c.Mount(t.Context(), Spec{}); !errors.Is(err, ErrDied) {
+		t.Errorf("call after death: got %v, want ErrDied", err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
