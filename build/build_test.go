@@ -63,7 +63,7 @@ func (w *world) build(text string, change ...func(*Options)) (*Result, error) {
 	}
 	o := Options{
 		File: f, ContextDir: w.dir, Platform: v1.Platform{OS: "linux", Architecture: "amd64"},
-		Recorder: recorderAuto, Store: w.store, Progress: d, Stdout: &w.out,
+		Recorder: RecorderAuto, Store: w.store, Progress: d, Stdout: &w.out,
 	}
 	for _, fn := range change {
 		fn(&o)
@@ -171,7 +171,7 @@ func recordAfter(t *testing.T, end error) {
 	cs := tree.Changes{{Path: "d", Node: &tree.Node{Kind: tree.Dir, Mode: 0o755}}}
 	key := newKey("test").sum()
 	unlocked := make(chan struct{})
-	res := b.commit(key, (&fsState{}).push(lower), cs, func() { close(unlocked) })
+	res := b.commit(key, (&fsState{}).push(lower), cs, func() { close(unlocked) }, nil)
 	if err := res.layer.wait(ctx); err != nil {
 		t.Fatal(err)
 	}

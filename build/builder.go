@@ -86,11 +86,14 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := parseAddHosts(o.AddHosts); err != nil {
+	if _, err := ParseAddHosts(o.AddHosts); err != nil {
 		return nil, err
 	}
 	if err := checkOutputs(o.Outputs); err != nil {
 		return nil, err
+	}
+	if o.Recorder == "" {
+		o.Recorder = RecorderAuto
 	}
 	temp, err := o.Store.TempDir("build-")
 	if err != nil {
@@ -108,7 +111,10 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 		cancel(err)
 	}
 	b.background.Wait()
-	err = errors.Join(b.firstError(err), b.run.close(context.WithoutCancel(ctx), b), b.closeContexts(), os.RemoveAll(temp))
+	err = errors.Join(b.firstError(err), b.run.close(context.WithoutCancel(ctx), b), os.RemoveAll(temp))
+	if cerr := b.closeContexts(); cerr != nil { // the next build hashes the files again
+		b.warn("stat cache: %v", cerr)
+	}
 	if err != nil {
 		return nil, err
 	}

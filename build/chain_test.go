@@ -22,7 +22,7 @@ func TestRecordNeedsItsOwnParent(t *testing.T) {
 	}
 	cs := tree.Changes{{Path: "d", Node: &tree.Node{Kind: tree.Dir, Mode: 0o755}}}
 	key := newKey("test").sum()
-	b.commit(key, on("sha256:one"), cs, func() {})
+	b.commit(key, on("sha256:one"), cs, func() {}, nil)
 	b.background.Wait()
 	if _, ok := b.recorded(ctx, key, on("sha256:one")); !ok {
 		t.Error("not found on its own parent")

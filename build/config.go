@@ -145,9 +145,9 @@ func fillTimes(c *v1.ConfigFile, fallback time.Time) {
 	c.Created = last
 }
 
-// parseAddHosts checks --add-host values: "name:ip" or "name=ip", IPv6 with or
+// ParseAddHosts checks --add-host values: "name:ip" or "name=ip", IPv6 with or
 // without brackets.
-func parseAddHosts(list []string) ([][2]string, error) {
+func ParseAddHosts(list []string) ([][2]string, error) {
 	out := make([][2]string, 0, len(list))
 	for _, s := range list {
 		name, ip, ok := strings.Cut(s, "=")
@@ -155,6 +155,9 @@ func parseAddHosts(list []string) ([][2]string, error) {
 			name, ip, ok = strings.Cut(s, ":")
 		}
 		ip = strings.TrimSuffix(strings.TrimPrefix(ip, "["), "]")
+		if ip == "host-gateway" { // RUN shares the host's network
+			ip = "127.0.0.1"
+		}
 		if !ok || name == "" {
 			return nil, fmt.Errorf("bad --add-host %q: want host:ip", s)
 		}

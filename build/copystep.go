@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/oci/layer"
@@ -116,7 +117,7 @@ func (c *copyRun) do(ctx context.Context) (result, bool, error) {
 		return result{}, false, err
 	}
 	c.putAlias()
-	return c.b.commit(c.key, c.parent.fs, cs, c.remember(unlock)), false, nil
+	return c.b.commit(c.key, c.parent.fs, cs, unlock, c.indexer(cs)), false, nil
 }
 
 // definition is a key for what the instruction says, known without looking at a
@@ -365,17 +366,18 @@ func (c *copyRun) copyHeredocs(cp *copier) error {
 	return nil
 }
 
-// remember enters what was stored into the content index once the step's result
-// is durable.
-func (c *copyRun) remember(unlock func()) func() {
+// indexer enters what was stored into the content index, where it is in the layer
+// and so durable with it (LAWS 33).
+func (c *copyRun) indexer(cs tree.Changes) func() {
 	if c.sink == nil {
-		return unlock
+		return nil
 	}
-	added := c.sink.added
+	added, packs := c.sink.added, packsOf(cs)
 	return func() {
-		unlock()
 		for d, ex := range added {
-			c.b.store.AddContent(d, ex)
+			if len(ex) > 0 && slices.Contains(packs, ex[0].Pack) {
+				c.b.store.AddContent(d, ex)
+			}
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -121,6 +122,9 @@ func (b *builder) exportImages(ctx context.Context, s *state, outs []Output, res
 		if err := b.write(ctx, img, o, res, step); err != nil {
 			return err
 		}
+		if err := b.name(img, o, res, step); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -228,8 +232,8 @@ func (b *builder) rewrite(ctx context.Context, l *fsLayer) (oci.Layer, error) {
 	return oci.Layer{Desc: desc, DiffID: sealed.DiffID}, err
 }
 
-// keep stores the image itself, complete with the layers of its base, and gives
-// it its names.
+// keep stores the image itself; for the store alone, complete with the layers of
+// its base.
 func (b *builder) keep(ctx context.Context, img *oci.Built, layers []*fsLayer, o Output, res *Result, step *progress.Step) error {
 	if o.Type == OutputImage {
 		for _, l := range layers {
@@ -255,14 +259,24 @@ func (b *builder) keep(ctx context.Context, img *oci.Built, layers []*fsLayer, o
 	}
 	step.Status("writing image "+id, 0, 0, true)
 	res.ImageID, res.Descriptor = id, img.Desc
-	if o.Type != OutputImage {
-		return nil
+	return nil
+}
+
+// name gives the image its names in the store, unless a layer of its base was
+// never fetched: pushed images need not have theirs here.
+func (b *builder) name(img *oci.Built, o Output, res *Result, step *progress.Step) error {
+	for _, l := range img.Layers {
+		if !b.store.HasBlob(tree.Digest(l.Desc.Digest.String())) {
+			return nil
+		}
 	}
 	for _, name := range b.names(o) {
 		if err := b.store.Tag(name, img.Desc); err != nil {
 			return err
 		}
-		res.Names = append(res.Names, name)
+		if !slices.Contains(res.Names, name) {
+			res.Names = append(res.Names, name)
+		}
 		step.Status("naming to "+name, 0, 0, true)
 	}
 	return nil
@@ -344,6 +358,9 @@ func (b *builder) exportFiles(ctx context.Context, s *state, o Output) (err erro
 	step := b.opts.Progress.Step("exporting to " + string(o.Type))
 	step.Start()
 	defer func() { step.Done(err) }()
+	if _, err := s.fs.chainID(ctx); err != nil { // a build whose layers fail has no output
+		return err
+	}
 	t, err := s.fs.Tree(ctx, b)
 	if err != nil {
 		return err

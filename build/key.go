@@ -131,13 +131,13 @@ func digestFiles(ctx context.Context, t tree.Tree, matches [][]match, files open
 	if len(jobs) == 0 {
 		return t, nil
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	g, each := errgroup.WithContext(ctx)
 	g.SetLimit(2)
 	for _, j := range jobs {
-		if ctx.Err() != nil {
-			break
-		}
 		g.Go(func() error {
+			if err := context.Cause(each); err != nil {
+				return err
+			}
 			d, err := digestFile(j.n, files)
 			if err != nil {
 				return fmt.Errorf("hash %q: %w", "/"+j.path, err)
@@ -147,7 +147,7 @@ func digestFiles(ctx context.Context, t tree.Tree, matches [][]match, files open
 			return nil
 		})
 	}
-	if err := errors.Join(g.Wait(), context.Cause(ctx)); err != nil && !errors.Is(err, context.Canceled) {
+	if err := g.Wait(); err != nil {
 		return t, err
 	}
 	e := t.Edit()

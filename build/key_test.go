@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/tree"
 )
@@ -114,12 +112,11 @@ func TestRunKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := &state{key: w.below, scope: dockerfile.NewScope(f, dockerfile.ScopeOptions{})}
-		s.cfg.Config.User, s.cfg.Config.WorkingDir = w.user, w.dir
-		p, err := v1.ParsePlatform(w.platform)
-		if err != nil {
-			t.Fatal(err)
+		if platform, arch, ok := strings.Cut(w.platform, "/"); ok {
+			s.cfg.OS, s.cfg.Architecture = platform, arch
 		}
-		b := &builder{opts: Options{AddHosts: w.hosts, Platform: *p}}
+		s.cfg.Config.User, s.cfg.Config.WorkingDir = w.user, w.dir
+		b := &builder{opts: Options{AddHosts: w.hosts}}
 		for _, in := range f.Stages[0].Instructions {
 			out, err := s.scope.Expand(in)
 			if err != nil {

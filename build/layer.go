@@ -151,15 +151,16 @@ func (l *fsLayer) open(ctx context.Context, b *builder) (tree.Changes, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
 	if cs, ok := b.storedChanges(l.diffID); ok {
 		l.changes, l.loaded = cs, true
+		unlock()
 		l.index, _ = b.store.LayerFile(l.diffID) // a miss is written anew
 		l.pull.opened()
 		return cs, nil
 	}
 	l.pull.begin()
-	if err := l.unpack(ctx, b); err != nil {
+	if err := l.unpack(ctx, b, unlock); err != nil {
+		unlock()
 		return nil, fmt.Errorf("fetch layer %s: %w", l.desc.Digest, err)
 	}
 	l.loaded = true
@@ -197,8 +198,9 @@ func packsOf(cs tree.Changes) []tree.PackID {
 }
 
 // unpack streams the blob into a pack and an index. A blob that is not in the
-// store yet is stored on the way.
-func (l *fsLayer) unpack(ctx context.Context, b *builder) error {
+// store yet is stored on the way. The lock is released when the index is durable,
+// so that of several builds one fetches.
+func (l *fsLayer) unpack(ctx context.Context, b *builder, unlock func()) error {
 	r, err := l.openBlob(ctx, b)
 	if err != nil {
 		return err
@@ -225,7 +227,10 @@ func (l *fsLayer) unpack(ctx context.Context, b *builder) error {
 		b.warn("layer %s: %s", l.desc.Digest, n)
 	}
 	l.changes = cs
-	b.behind(func(context.Context) error { return b.store.PutTarLayer(l.diffID, cs, pack.ID()) })
+	b.behind(func(context.Context) error {
+		defer unlock()
+		return b.store.PutTarLayer(l.diffID, cs, pack.ID())
+	})
 	return nil
 }
 

@@ -21,22 +21,30 @@ func TestMountsOfARun(t *testing.T) {
 	}{
 		{
 			"nothing there", nil,
-			[]string{"/etc/hosts", "/etc/resolv.conf"}, []string{"dev", "etc/hosts", "etc/resolv.conf", "proc", "sys"},
+			[]string{"/etc/hosts", "/etc/resolv.conf"},
+			[]string{"dev", "etc/hosts", "etc/resolv.conf", "proc", "sys"},
 		},
 		{
-			"all there", []string{"dev/", "proc/", "sys/", "etc/", "etc/hosts", "etc/resolv.conf"},
-			[]string{"/etc/hosts", "/etc/resolv.conf"}, nil,
+			"all there",
+			[]string{"dev/", "proc/", "sys/", "etc/", "etc/hosts", "etc/resolv.conf"},
+			[]string{"/etc/hosts", "/etc/resolv.conf"},
+			nil,
 		},
 		{
-			"a symlink that leads to nothing", []string{"dev/", "proc/", "sys/", "etc/", "etc/hosts", "etc/resolv.conf -> ../../../run/systemd/resolv.conf"},
-			[]string{"/etc/hosts", "/run/systemd/resolv.conf"}, []string{"run/systemd/resolv.conf"},
+			"a symlink that leads to nothing",
+			[]string{"dev/", "proc/", "sys/", "etc/", "etc/hosts", "etc/resolv.conf -> ../../../run/systemd/resolv.conf"},
+			[]string{"/etc/hosts", "/run/systemd/resolv.conf"},
+			[]string{"run/systemd/resolv.conf"},
 		},
 		{
-			"an absolute symlink", []string{"dev/", "proc/", "sys/", "real/", "real/hosts", "real/resolv.conf", "etc -> /real"},
-			[]string{"/real/hosts", "/real/resolv.conf"}, nil,
+			"an absolute symlink",
+			[]string{"dev/", "proc/", "sys/", "real/", "real/hosts", "real/resolv.conf", "etc -> /real"},
+			[]string{"/real/hosts", "/real/resolv.conf"},
+			nil,
 		},
 		{
-			"a directory and a place of the kernel", []string{"dev/", "proc/", "sys/", "etc/", "etc/hosts/", "etc/resolv.conf -> /proc/net"},
+			"a directory and a place of the kernel",
+			[]string{"dev/", "proc/", "sys/", "etc/", "etc/hosts/", "etc/resolv.conf -> /proc/net"},
 			nil, nil,
 		},
 	}

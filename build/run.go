@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/exec"
 	"github.com/fbuild/fbuild/internal/recorder"
@@ -26,6 +28,10 @@ func (r *stageRun) runStep(ctx context.Context, s *state, in *dockerfile.Run, st
 	if err != nil {
 		return result{}, false, err
 	}
+	if host := b.opts.Platform; s.cfg.OS != host.OS || s.cfg.Architecture != host.Architecture {
+		return result{}, false, fmt.Errorf("this stage is %s/%s, and RUN needs this host's %s/%s: use FROM --platform=$BUILDPLATFORM for stages that run commands",
+			s.cfg.OS, s.cfg.Architecture, host.OS, host.Architecture)
+	}
 	key := b.runKey(s, in, network)
 	res, unlock, err := b.reuse(ctx, key, s.fs)
 	if err != nil || unlock == nil {
@@ -39,7 +45,7 @@ func (r *stageRun) runStep(ctx context.Context, s *state, in *dockerfile.Run, st
 		return result{}, false, err
 	}
 	s.key = key
-	return b.commit(key, s.fs, cs, unlock), false, nil
+	return b.commit(key, s.fs, cs, unlock, nil), false, nil
 }
 
 // network chooses the mode of a RUN: its own, else the build's. Without root
@@ -65,7 +71,7 @@ func (b *builder) runKey(s *state, in *dockerfile.Run, network string) Key {
 		k.str(a.Key).str(a.Value)
 	}
 	k.str(s.cfg.Config.User).str(s.cfg.Config.WorkingDir).str(network).strs(b.opts.AddHosts)
-	k.str(b.opts.Platform.String()).str(isolationClass())
+	k.str(s.cfg.OS).str(s.cfg.Architecture).str(s.cfg.Variant).str(isolationClass())
 	if in.Script != nil {
 		k.str(in.Script.Path).str(in.Script.Data)
 	}
@@ -81,11 +87,11 @@ func (b *builder) runCommand(ctx context.Context, s *state, in *dockerfile.Run, 
 	}
 	cs, err := b.runOn(ctx, kind, s, in, network, step)
 	var broken *recorderError
-	if kind == recorderWalk || b.opts.Recorder != recorderAuto || !errors.As(err, &broken) || ctx.Err() != nil {
+	if kind == RecorderWalk || b.opts.Recorder != RecorderAuto || !errors.As(err, &broken) || ctx.Err() != nil {
 		return cs, err
 	}
-	step.Warn(fmt.Sprintf("the %s recorder failed (%v): running the step again with %s", kind, broken.err, recorderWalk))
-	return b.runOn(ctx, recorderWalk, s, in, network, step)
+	step.Warn(fmt.Sprintf("the %s recorder failed (%v): running the step again with %s", kind, broken.err, RecorderWalk))
+	return b.runOn(ctx, RecorderWalk, s, in, network, step)
 }
 
 // recorderError says that the recorder failed and the command may be innocent.
@@ -120,6 +126,7 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 		if ctx.Err() == nil && aborted != nil { // its root broke under the command
 			return nil, &recorderError{aborted}
 		}
+		b.warnIfFull(step)
 		return nil, err
 	}
 	res, err := rec.Finish(ctx, p.mount.ID)
@@ -133,6 +140,18 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 		return res.Changes, nil
 	}
 	return b.joinChanges(p.parent, p.extra, res.Changes)
+}
+
+// nearlyFull is how little room on the store's disk explains a failing command.
+const nearlyFull = 16 << 20
+
+// warnIfFull says so where a command may have failed for want of room: what it
+// writes lands in the store.
+func (b *builder) warnIfFull(step *progress.Step) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(b.store.Dir(), &st); err == nil && st.Bavail*uint64(st.Bsize) < nearlyFull {
+		step.Warn("the disk of the store, " + b.store.Dir() + ", is full: fbuild cache prune makes room")
+	}
 }
 
 // joinChanges makes one difference of two that follow each other.
@@ -261,7 +280,7 @@ func (b *builder) mounts(t tree.Tree, in *dockerfile.Run, spec *exec.Spec) ([]re
 		if n == nil {
 			stubs = append(stubs, recorder.Stub{Path: p})
 		}
-		spec.Mounts = append(spec.Mounts, exec.Mount{Type: "bind", Source: source, Target: "/" + p})
+		spec.Mounts = append(spec.Mounts, exec.Mount{Type: "bind", Source: source, Target: "/" + p, ReadOnly: true})
 	}
 	if in.Script != nil {
 		name, err := b.writeScript(in.Script)

@@ -20,9 +20,9 @@ import (
 
 // The values of --recorder.
 const (
-	recorderAuto = "auto"
-	recorderFUSE = "fuse"
-	recorderWalk = "walk"
+	RecorderAuto = "auto"
+	RecorderFUSE = "fuse"
+	RecorderWalk = "walk"
 )
 
 // runner is what RUN steps share: namespaces and recorder processes, started
@@ -61,18 +61,18 @@ func (r *runner) kind(b *builder) (string, error) {
 		return r.chosen, nil
 	}
 	switch b.opts.Recorder {
-	case recorderWalk:
-		r.chosen = recorderWalk
-	case recorderFUSE:
+	case RecorderWalk:
+		r.chosen = RecorderWalk
+	case RecorderFUSE:
 		if err := probe.FUSE(); err != nil {
 			return "", fmt.Errorf("recorder fuse: %w", err)
 		}
-		r.chosen = recorderFUSE
-	case recorderAuto, "":
-		r.chosen = recorderFUSE
+		r.chosen = RecorderFUSE
+	case RecorderAuto:
+		r.chosen = RecorderFUSE
 		if err := probe.FUSE(); err != nil {
 			b.warn("recorder walk is used, which is slower: %v", err)
-			r.chosen = recorderWalk
+			r.chosen = RecorderWalk
 		}
 	default:
 		return "", fmt.Errorf("unknown recorder %q: use auto, fuse or walk", b.opts.Recorder)
@@ -84,7 +84,7 @@ func (r *runner) sandbox(ctx context.Context) (*exec.Sandbox, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.box == nil && r.boxErr == nil {
-		r.box, r.boxErr = exec.Open(context.WithoutCancel(ctx), exec.Config{})
+		r.box, r.boxErr = exec.Open(ctx, exec.Config{})
 	}
 	return r.box, r.boxErr
 }
@@ -161,7 +161,7 @@ func (r *runner) netFiles(b *builder) (resolv, hosts string, err error) {
 	}
 	var h bytes.Buffer
 	fmt.Fprintf(&h, "127.0.0.1\tlocalhost %s\n::1\tlocalhost ip6-localhost ip6-loopback\n", hostname)
-	extra, err := parseAddHosts(b.opts.AddHosts)
+	extra, err := ParseAddHosts(b.opts.AddHosts)
 	if err != nil {
 		return "", "", err
 	}

@@ -98,8 +98,9 @@ func (b *builder) behind(fn func(ctx context.Context) error) {
 
 // commit turns the changes of a step into a layer, sealed behind the next step,
 // and stores the result under key when the layer and those below are durable.
-// unlock ends the step's lock in any case.
-func (b *builder) commit(key Key, below *fsState, cs tree.Changes, unlock func()) result {
+// unlock ends the step's lock in any case; stored, if not nil, is called when the
+// result is durable.
+func (b *builder) commit(key Key, below *fsState, cs tree.Changes, unlock, stored func()) result {
 	created := b.now()
 	l := &fsLayer{done: make(chan struct{}), changes: cs, loaded: true}
 	if len(cs) == 0 {
@@ -117,7 +118,13 @@ func (b *builder) commit(key Key, below *fsState, cs tree.Changes, unlock func()
 			rec.DiffID, rec.Digest = l.diffID, l.desc.Digest.String()
 			rec.Size, rec.MediaType = l.desc.Size, string(l.desc.MediaType)
 		}
-		return b.remember(ctx, key, below, rec)
+		if err := b.remember(ctx, key, below, rec); err != nil {
+			return err
+		}
+		if stored != nil {
+			stored()
+		}
+		return nil
 	})
 	return result{layer: l, created: created}
 }
@@ -150,7 +157,7 @@ func (l *fsLayer) seal(ctx context.Context, b *builder) error {
 	defer w.Abort()
 	sealed, err := layer.Seal(ctx, w, l.changes, b.store.Packs(), layer.Options{})
 	if err != nil {
-		return fmt.Errorf("seal layer: %w", err)
+		return err
 	}
 	if _, _, err := w.Commit(sealed.Digest); err != nil {
 		return err

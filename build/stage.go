@@ -256,7 +256,7 @@ func (r *stageRun) workdirStep(ctx context.Context, s *state, in *dockerfile.Wor
 		unlock()
 		return result{}, false, err
 	}
-	return r.b.commit(key, s.fs, cs, unlock), false, nil
+	return r.b.commit(key, s.fs, cs, unlock, nil), false, nil
 }
 
 // makeWorkdir returns the changes that make a directory, owned by the user in

@@ -96,9 +96,6 @@ func (f *fsState) Tree(ctx context.Context, b *builder) (tree.Tree, error) {
 
 // files returns the layers as files of tree.Encode, for a recorder process.
 func (f *fsState) files(ctx context.Context, b *builder) ([]string, error) {
-	if err := b.openLayers(ctx, f.layers()); err != nil {
-		return nil, err
-	}
 	var out []string
 	for _, l := range f.layers() {
 		name, err := l.indexFile(ctx, b)

@@ -1,10 +1,10 @@
 package build
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"strings"
@@ -47,7 +47,7 @@ func sweep(ctx context.Context, box *exec.Sandbox, paths []string) error {
 	if err := errors.Join(err, r.Close()); err != nil {
 		return errors.Join(err, w.Close())
 	}
-	_, err = w.WriteString(strings.Join(paths, "\n"))
+	_, err = w.WriteString(strings.Join(paths, "\x00"))
 	err = errors.Join(err, w.Close())
 	if werr := p.Wait(); werr != nil {
 		err = errors.Join(err, fmt.Errorf("%w: %s", werr, said))
@@ -55,15 +55,17 @@ func sweep(ctx context.Context, box *exec.Sandbox, paths []string) error {
 	return err
 }
 
-// sweepMain is the child: descriptor 3 lists what to remove, a path a line.
+// sweepMain is the child: descriptor 3 lists what to remove, apart by NUL.
 func sweepMain() int {
-	sc := bufio.NewScanner(os.NewFile(3, "paths"))
-	code := 0
-	for sc.Scan() {
-		if err := snapshot.RemoveAll(sc.Text()); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
+	list, err := io.ReadAll(os.NewFile(3, "paths"))
+	for p := range strings.SplitSeq(string(list), "\x00") {
+		if p != "" {
+			err = errors.Join(err, snapshot.RemoveAll(p))
 		}
 	}
-	return code
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -72,6 +73,10 @@ func (s *Store) Untag(name string) error {
 	return nil
 }
 
+// ErrDamaged is returned where the list of images cannot be read: Verify removes
+// it, and with it the names.
+var ErrDamaged = errors.New("the store's list of images is damaged")
+
 // Images lists the images by name.
 func (s *Store) Images() ([]Image, error) {
 	index, err := s.readImages()
@@ -110,7 +115,7 @@ func (s *Store) readImages() (*v1.IndexManifest, error) {
 	}
 	var index v1.IndexManifest
 	if err := json.Unmarshal(data, &index); err != nil {
-		return nil, fmt.Errorf("read index.json: %w", err)
+		return nil, fmt.Errorf("%w: read index.json: %w", ErrDamaged, err)
 	}
 	return &index, nil
 }
@@ -126,7 +131,11 @@ func (s *Store) editImages(edit func([]v1.Descriptor) []v1.Descriptor) error {
 	if err != nil {
 		return err
 	}
+	before := slices.Clone(index.Manifests)
 	index.Manifests = edit(index.Manifests)
+	if reflect.DeepEqual(before, index.Manifests) && len(before) > 0 {
+		return nil
+	}
 	if index.Manifests == nil {
 		index.Manifests = []v1.Descriptor{}
 	}

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -119,7 +120,11 @@ func (s *Store) putRecord(kind, key string, r Record) error {
 	if len(data) > maxRecord {
 		return fmt.Errorf("write record %s %s: %d bytes, more than %d", kind, key, len(data), maxRecord)
 	}
-	if err := writeFile(s.lease.dir, s.recordPath(kind, key), data, false); err != nil {
+	name := s.recordPath(kind, key)
+	if old, err := os.ReadFile(name); err == nil && bytes.Equal(old, data) && s.use(name) == nil {
+		return nil // and nothing to sync
+	}
+	if err := writeFile(s.lease.dir, name, data, true); err != nil {
 		return fmt.Errorf("write record %s %s: %w", kind, key, err)
 	}
 	return nil

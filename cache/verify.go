@@ -217,7 +217,11 @@ func (v *verification) record(_ context.Context, key objectKey, obj *object) err
 func (v *verification) images() {
 	index, err := v.s.readImages()
 	if err != nil {
-		v.report(Problem{Kind: "image", Name: "index.json", Err: err})
+		p := Problem{Kind: "image", Name: "index.json", Err: err}
+		if v.o.Remove && errors.Is(err, ErrDamaged) {
+			p.Removed = os.Remove(v.s.path("index.json")) == nil
+		}
+		v.report(p)
 		return
 	}
 	for _, d := range index.Manifests {

@@ -37,7 +37,8 @@ type Spec struct {
 	// Dir is the working directory, "" for /.
 	Dir      string
 	UID, GID uint32
-	Groups   []uint32
+	// Groups are the supplementary groups; those that do not exist in the sandbox are left out.
+	Groups []uint32
 	// Hostname is "" for the constant one.
 	Hostname string
 	// Network is "host" ("") or "none".
@@ -193,7 +194,21 @@ func (s *Sandbox) job(spec Spec) (job, error) {
 			return j, fmt.Errorf("run command: mount target %q is not a clean absolute path below /", m.Target)
 		}
 	}
+	j.Groups = s.groups(j)
 	return j, s.checkIDs(j)
+}
+
+// groups leaves out the supplementary groups that do not exist in the sandbox: an
+// image's root is in many, and a command can do without, unlike without its ids.
+// With a single id none can be set.
+func (s *Sandbox) groups(j job) []uint32 {
+	var out []uint32
+	for _, g := range j.Groups {
+		if s.ids.Class != reexec.ClassSingle && mapped(s.ids.GIDs, g) {
+			out = append(out, g)
+		}
+	}
+	return out
 }
 
 // checkIDs explains what the kernel would only call "invalid argument".
@@ -201,10 +216,8 @@ func (s *Sandbox) checkIDs(j job) error {
 	if !mapped(s.ids.UIDs, j.UID) {
 		return s.noID("user", j.UID)
 	}
-	for _, g := range append([]uint32{j.GID}, j.Groups...) {
-		if !mapped(s.ids.GIDs, g) {
-			return s.noID("group", g)
-		}
+	if !mapped(s.ids.GIDs, j.GID) {
+		return s.noID("group", j.GID)
 	}
 	return nil
 }

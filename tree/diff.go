@@ -177,22 +177,30 @@ func (d *differ) meet(a *Node) {
 }
 
 // splitGroups writes the parts of a group of the parent whose names no longer
-// share a node: left alone, stacking the layer would link them again.
+// share a node, but for one: left alone, stacking the layer would link them again.
 func (d *differ) splitGroups() {
 	for a := range d.met {
-		parts := map[*Node]string{}
+		var heir *Node // the part that keeps what the parent has
 		for _, p := range a.links {
-			if n := d.child.Lookup(p); n != nil && n.Kind != Dir {
-				parts[n] = p
+			n := d.child.Lookup(p)
+			if n == nil || n.Kind == Dir || n == heir || d.written(p, n) {
+				continue
+			}
+			if heir == nil {
+				heir = n
+			} else {
+				d.write(p, n)
 			}
 		}
-		if len(parts) < 2 {
-			continue
-		}
-		for n, p := range parts {
-			d.write(p, n)
-		}
 	}
+}
+
+func (d *differ) written(p string, n *Node) bool {
+	if n.links != nil {
+		return d.groups[n]
+	}
+	_, ok := d.out[p]
+	return ok
 }
 
 // ancestors enters the directories above every change, with the parent's time

@@ -108,7 +108,7 @@ func TestDiffNormalForm(t *testing.T) {
 		},
 		{
 			name: "a name that left its group, otherwise equal", edits: []func(*testing.T, *Editor){lines("x l/b", "x l2", "f l/b L")},
-			want: "d0755 0:0 1000 l\n-0644 0:0 1000 1 l/a\n-0644 0:0 1000 1 l/b\nx l2\n",
+			want: "d0755 0:0 1000 l\n-0644 0:0 1000 1 l/b\nx l2\n",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

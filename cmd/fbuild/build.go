@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -150,6 +151,15 @@ func (a *app) options(f *buildFlags, path string) (*build.Options, error) {
 			return nil, &usageError{fmt.Errorf("--tag: %w", err)}
 		}
 		o.Tags = append(o.Tags, oci.FullName(ref))
+	}
+	if _, err := build.ParseAddHosts(f.hosts); err != nil {
+		return nil, &usageError{err}
+	}
+	if !slices.Contains([]string{"", "default", "host", "none"}, f.network) {
+		return nil, usagef("--network %q is not supported: there are default, host and none", f.network)
+	}
+	if !slices.Contains([]string{build.RecorderAuto, build.RecorderFUSE, build.RecorderWalk}, f.recorder) {
+		return nil, usagef("--recorder %q: there are auto, fuse and walk", f.recorder)
 	}
 	if o.Outputs, err = parseOutputs(f.outputs, f.push, a.stdout); err != nil {
 		return nil, err
@@ -328,11 +338,13 @@ func (a *app) report(f *buildFlags, o *build.Options, res *build.Result) error {
 			if w.Rule == "" {
 				text = w.Text
 			}
-			fmt.Fprintf(a.stderr, " - %s\n", text)
+			fmt.Fprintf(a.stderr, " - %s\n", printable(text))
 		}
 	}
-	if f.iidFile != "" && res.ImageID != "" {
-		if err := os.WriteFile(f.iidFile, []byte(res.ImageID), 0o600); err != nil {
+	if f.iidFile != "" && res.ImageID == "" {
+		fmt.Fprintln(a.stderr, "fbuild: warning: no image was made, so", f.iidFile, "is not written")
+	} else if f.iidFile != "" {
+		if err := os.WriteFile(f.iidFile, []byte(res.ImageID), 0o644); err != nil { //nolint:gosec // others read it, as docker's
 			return fmt.Errorf("write image id: %w", err)
 		}
 	}
@@ -341,7 +353,7 @@ func (a *app) report(f *buildFlags, o *build.Options, res *build.Result) error {
 			return err
 		}
 	}
-	if f.quiet && !writesStdout(o.Outputs) {
+	if f.quiet && res.ImageID != "" && !writesStdout(o.Outputs) {
 		fmt.Fprintln(a.stdout, res.ImageID)
 	}
 	return nil
@@ -361,7 +373,7 @@ func writeMetadata(name string, res *build.Result) error {
 	if err != nil {
 		return fmt.Errorf("write metadata: %w", err)
 	}
-	if err := os.WriteFile(name, append(data, '\n'), 0o600); err != nil {
+	if err := os.WriteFile(name, append(data, '\n'), 0o644); err != nil { //nolint:gosec // as above
 		return fmt.Errorf("write metadata: %w", err)
 	}
 	return nil

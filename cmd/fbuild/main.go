@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,31 +52,40 @@ func run(args []string) int {
 		return exitInterrupted
 	}
 	text, hint, code := explain(err)
-	fmt.Fprintln(os.Stderr, "fbuild: error:", text)
+	fmt.Fprintln(os.Stderr, "fbuild: error:", printable(text))
 	if hint != "" {
-		fmt.Fprintln(os.Stderr, "fbuild: hint:", hint)
+		fmt.Fprintln(os.Stderr, "fbuild: hint:", printable(hint))
 	}
 	return code
 }
 
-// onSignal calls fn at the first SIGINT, SIGTERM or SIGHUP; a second one ends
-// the process at once, which takes every child with it.
+// impatience is how long after the first signal a second one means "at once":
+// timeout(1) and many CI runners send two, to the process and to its group.
+const impatience = time.Second
+
+// onSignal calls fn at the first SIGINT, SIGTERM or SIGHUP; a later one ends the
+// process at once, which takes every child with it.
 func onSignal(fn func()) (stop func()) {
 	ch := make(chan os.Signal, 2)
 	signal.Notify(ch, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		select {
-		case <-ch:
-			fn()
-		case <-done:
-			return
-		}
-		select {
-		case <-ch:
-			os.Exit(exitInterrupted)
-		case <-done:
+		var first time.Time
+		for {
+			select {
+			case <-ch:
+			case <-done:
+				return
+			}
+			switch {
+			case first.IsZero():
+				first = time.Now()
+				fn()
+			case time.Since(first) > impatience:
+				fmt.Fprintln(os.Stderr, "fbuild: error: interrupted")
+				os.Exit(exitInterrupted)
+			}
 		}
 	}()
 	return func() {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -67,6 +68,17 @@ func explain(err error) (text, hint string, code int) {
 	return text, hintOf(err), exitFailed
 }
 
+// printable takes out what could move a terminal's cursor: names in Dockerfiles,
+// contexts and answers of registries are not to be trusted.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, strings.ToValidUTF8(s, "?"))
+}
+
 // oneLine shortens an instruction for a message.
 func oneLine(s string) string {
 	s = strings.Join(strings.Fields(s), " ")
@@ -107,6 +119,8 @@ func hintOf(err error) string {
 		return "check the name and the tag"
 	case errors.Is(err, build.ErrNoSource):
 		return "the path is relative to the build context; is it excluded by .dockerignore?"
+	case errors.Is(err, cache.ErrDamaged):
+		return "fbuild cache verify --remove takes the damaged list away; the images have to be named again"
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return "make room, or free what the store no longer needs with: fbuild cache prune"
 	case errors.As(err, &exit) && exit.Signal == int(unix.SIGKILL):

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/fbuild/fbuild/build"
+	"github.com/fbuild/fbuild/dockerfile"
+	"github.com/fbuild/fbuild/exec"
+	"github.com/fbuild/fbuild/oci"
+)
+
+func TestExplain(t *testing.T) {
+	loc := dockerfile.Location{Start: 3, End: 4}
+	tests := []struct {
+		name       string
+		err        error
+		text, hint string
+		code       int
+	}{
+		{"usage", usagef("--x: no"), "--x: no", "", exitUsage},
+		{"a host that cannot", fmt.Errorf("open: %w", exec.ErrUnavailable), "open: sandbox not available on this host", "fbuild doctor says what this host can do", exitHost},
+		{
+			"a failing RUN", &build.StepError{Location: loc, Command: "/bin/sh -c x", Err: &exec.ExitError{Code: 7}},
+			`failed to build: line 3: process "/bin/sh -c x" did not complete successfully: exit code: 7`, "", exitFailed,
+		},
+		{
+			"a missing file", &build.StepError{Location: loc, Instruction: "COPY  a  b", Err: fmt.Errorf("%q: %w", "/a", build.ErrNoSource)},
+			`failed to build: line 3: COPY a b: "/a": not found`, "the path is relative to the build context; is it excluded by .dockerignore?", exitFailed,
+		},
+		{
+			"refused credentials", fmt.Errorf("pull: %w", oci.ErrUnauthorized), "pull: " + oci.ErrUnauthorized.Error(),
+			"log in first: credentials are read from ~/.docker/config.json, or from the directory in $DOCKER_CONFIG", exitFailed,
+		},
+		{
+			"a full disk", fmt.Errorf("write: %w", unix.ENOSPC), "write: no space left on device",
+			"make room, or free what the store no longer needs with: fbuild cache prune", exitFailed,
+		},
+		{"a hint of its own", &hintError{errors.New("bad"), "do so"}, "bad", "do so", exitFailed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			text, hint, code := explain(tt.err)
+			if text != tt.text || hint != tt.hint || code != tt.code {
+				t.Errorf("got  %q, %q, %d\nwant %q, %q, %d", text, hint, code, tt.text, tt.hint, tt.code)
+			}
+		})
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	if got, want := printable("a\x1b]0;pwn\a\x1b[31mX\u009b\xff\n\tä"), "a]0;pwn[31mX?\n\tä"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestParseOutputs(t *testing.T) {
+	tests := []struct {
+		in   []string
+		push bool
+		want []build.Output
+		err  string
+	}{
+		{in: []string{"out"}, want: []build.Output{{Type: build.OutputLocal, Dest: "out"}}},
+		{in: []string{"-"}, want: []build.Output{{Type: build.OutputTar, Dest: "-"}}},
+		{in: []string{"type=oci,dest=a.tar"}, want: []build.Output{{Type: build.OutputOCI, Dest: "a.tar", Tar: true}}},
+		{in: []string{"type=oci,tar=false,dest=d"}, want: []build.Output{{Type: build.OutputOCI, Dest: "d"}}},
+		{in: []string{"type=oci"}, want: []build.Output{{Type: build.OutputOCI, Dest: "-", Tar: true}}},
+		{in: []string{"type=image,name=x,push=true"}, want: []build.Output{{Type: build.OutputRegistry, Name: "x", Tar: true}}},
+		{push: true, want: []build.Output{{Type: build.OutputRegistry}}},
+		{in: []string{"type=image"}, push: true, want: []build.Output{{Type: build.OutputRegistry, Tar: true}}},
+		{in: []string{`"type=local","dest=a,b"`}, want: []build.Output{{Type: build.OutputLocal, Dest: "a,b", Tar: true}}},
+		{in: []string{"type=oci,tar=false"}, err: `--output "type=oci,tar=false": tar=false needs dest=DIRECTORY`},
+		{in: []string{"type=local"}, err: `--output "type=local": type=local needs dest=DIRECTORY`},
+		{in: []string{"type=tar", "type=oci"}, err: "only one output can go to stdout"},
+		{in: []string{"type=bogus"}, err: `--output "type=bogus": unknown type "bogus"; there are oci, tar, local, image and registry`},
+		{in: []string{"type=oci,dest=x,compression=zstd"}, err: `--output: "compression" is not supported; there are type, dest, name, tar, push, rewrite-timestamp and oci-mediatypes`},
+		{in: []string{"type=docker"}, err: "--output type=docker is not supported yet: use type=oci,dest=FILE and load that archive (podman load, skopeo copy, docker load)"},
+	}
+	for _, tt := range tests {
+		got, err := parseOutputs(tt.in, tt.push, io.Discard)
+		if tt.err != "" {
+			var usage *usageError
+			if err == nil || err.Error() != tt.err || !errors.As(err, &usage) {
+				t.Errorf("%q: got error %v, want the usage error %q", tt.in, err, tt.err)
+			}
+			continue
+		}
+		if d := cmp.Diff(tt.want, got); err != nil || d != "" {
+			t.Errorf("%q: %v, -want +got\n%s", tt.in, err, d)
+		}
+	}
+}
