@@ -207,7 +207,7 @@ func Children() map[string]func() int {
 
 // serve is the body of the recorder process (LAWS 20).
 func serve() int {
-	if err := recorder.ServeFD(context.Background(), New(Options{})); err != nil {
+	if err := recorder.ServeFD(context.Background(), New(Options{})); err != nil { //nolint:forbidigo // this is the main of a child
 		fmt.Fprintln(os.Stderr, "fbuild: error: serve recorder:", err)
 		return 1
 	}

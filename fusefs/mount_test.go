@@ -39,7 +39,7 @@ func TestConnection(t *testing.T) {
 	defer r.finish()
 	disabled := w.b.(*backend).steps[r.id].mountOptions(nil, false).DisabledCapabilities
 	for name, bit := range map[string]uint64{"passthrough": fuse.CAP_PASSTHROUGH, "atomic O_TRUNC": fuse.CAP_ATOMIC_O_TRUNC} {
-		if uint64(disabled)&bit == 0 {
+		if disabled&bit == 0 {
 			t.Errorf("%s is not switched off", name)
 		}
 	}
