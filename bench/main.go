@@ -60,7 +60,7 @@ func run(ctx context.Context, args []string) error {
 	fs.StringVar(&o.fbuild, "fbuild", "bin/fbuild", "the program to measure")
 	fs.StringVar(&o.out, "out", "bench/out", "directory of the results")
 	fs.StringVar(&o.repo, "repo", ".", "the repository: the real inputs are read from its tests")
-	fs.IntVar(&o.pairs, "pairs", 0, "rounds of each cell (0: 15 of the short ones, 9 of the pull, 6 of the long ones)")
+	fs.IntVar(&o.pairs, "pairs", 0, "rounds of each cell (0: 15 of the short ones, 9 of the pull, 6 of the long ones, 5 of go)")
 	fs.DurationVar(&o.wait, "wait", 20*time.Second, "how long to wait for a quiet machine before a run")
 	fs.BoolVar(&o.tiny, "tiny", false, "a twentieth of the size: to try the harness, not to measure")
 	fs.StringVar(&o.user, "user", "fbuild-test", "the ordinary user of the rootless sides (.ci/user makes it)")
