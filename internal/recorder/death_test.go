@@ -1,6 +1,7 @@
 package recorder
 
 import (
+	"encoding/gob"
 	"errors"
 	"net"
 	"testing"
@@ -17,14 +18,14 @@ func TestDeathEndsEveryCall(t *testing.T) {
 		_, err := c.Finish(t.Context(), "step")
 		done <- err
 	}()
-	if _, err := theirs.Read(make([]byte, 1<<10)); err != nil { // the call is under way
+	var req request
+	if err := gob.NewDecoder(theirs).Decode(&req); err != nil { // the call is under way
 		t.Fatal(err)
 	}
-	go func() { // the rest of the request, then death
-		_, _ = theirs.Read(make([]byte, 1<<10))
-		time.Sleep(10 * time.Millisecond)
-		_ = theirs.Close()
-	}()
+	time.Sleep(10 * time.Millisecond)
+	if err := theirs.Close(); err != nil {
+		t.Fatal(err)
+	}
 	select {
 	case err := <-done:
 		if !errors.Is(err, ErrDied) {
