@@ -82,13 +82,7 @@ func TestOperations(t *testing.T) {
 			-0644 0:0 now 9 e/link = d/link`},
 		{"remove one name", "rm e/link; test $(stat -c %h d/link) = 2", "d0755 0:0 now e\nx e/link"},
 		{"link", "ln d/a e/l; test $(stat -c %h d/a) = 2", "d0755 0:0 1000 d\n-0644 0:0 1000 4 d/a\nd0755 0:0 now e\n-0644 0:0 1000 4 e/l = d/a"},
-		{"break a link", "cp -p e/link t; mv t e/link", `
-			d0755 0:0 1000 d
-			-0644 0:0 1000 7 d/link
-			d0755 0:0 1000 d/sub
-			-0644 0:0 1000 7 d/sub/link = d/link
-			d0755 0:0 1000 e
-			-0644 0:0 1000 7 e/link`},
+		{"break a link", "cp -p e/link t; mv t e/link", "d0755 0:0 1000 e\n-0644 0:0 1000 7 e/link"},
 		{"symlink", "ln -s nowhere d/s; touch -h -d @1000 sym; readlink sym | grep d/a", "d0755 0:0 now d\nl0777 0:0 now d/s -> nowhere"},
 		{"pipe and socket", "mkfifo p; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"s\")'; test -S s", "p0644 0:0 now p"},
 		{"chown clears privileges", "chown 0:0 suid; test $(stat -c %a suid) = 755; if getfattr -n security.capability suid; then exit 1; fi", "-0755 0:0 1000 0 suid"},

@@ -35,7 +35,7 @@ func Diff(parent, child Tree, same SameContent) (Changes, error) {
 		cs = append(cs, c)
 	}
 	cs.Sort()
-	shareNodes(cs)
+	layerNodes(cs)
 	return cs, nil
 }
 
@@ -224,17 +224,20 @@ func (d *differ) ancestors() {
 	}
 }
 
-// shareNodes gives each link group one node without the tree's own fields.
-func shareNodes(cs Changes) {
+// layerNodes makes the nodes what a layer can hold: whole seconds, which a foreign
+// base's need not be (LAWS 13), and one node without the tree's own fields for
+// each link group.
+func layerNodes(cs Changes) {
 	copies := map[*Node]*Node{}
 	for i := range cs {
 		n := cs[i].Node
-		if n == nil || n.links == nil {
+		if n == nil || n.links == nil && n.Mtime.Nsec == 0 {
 			continue
 		}
 		c := copies[n]
 		if c == nil {
 			attrs := n.Attrs()
+			attrs.Mtime = attrs.Mtime.Truncate()
 			c = &attrs
 			copies[n] = c
 		}

@@ -52,3 +52,32 @@ func TestLargeLinkGroups(t *testing.T) {
 		t.Errorf("took %v", d)
 	}
 }
+
+// LAWS 13: what a layer repeats of a foreign base has whole seconds, as everything
+// in it: the tree handed on is what the sealed layer gives back.
+func TestDiffRoundsWhatItRepeats(t *testing.T) {
+	foreign := Time{Sec: 5, Nsec: 7}
+	e := Empty().Edit()
+	for _, p := range []string{"usr", "usr/local"} {
+		if err := e.Put(p, Node{Kind: Dir, Mode: 0o755, Mtime: foreign}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parent := e.Tree()
+	e = parent.Edit()
+	if err := e.Put("usr/local/new", Node{Kind: File, Mode: 0o644, Mtime: Time{Sec: 9}}); err != nil {
+		t.Fatal(err)
+	}
+	cs, err := Diff(parent, e.Tree(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cs) != 3 {
+		t.Fatalf("changes: got\n%swant three", Format(cs))
+	}
+	for _, c := range cs {
+		if c.Node.Mtime.Nsec != 0 {
+			t.Errorf("%s: got %v, want whole seconds", c.Path, c.Node.Mtime)
+		}
+	}
+}
