@@ -5,6 +5,7 @@ package integration
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -132,7 +133,7 @@ func tarToolchain(root string) ([]byte, error) {
 }
 
 func goEnv(name string) (string, error) {
-	out, err := osexec.Command("go", "env", name).Output()
+	out, err := osexec.CommandContext(context.Background(), "go", "env", name).Output()
 	if err != nil {
 		return "", fmt.Errorf("go env %s: %w", name, err)
 	}

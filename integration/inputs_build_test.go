@@ -78,7 +78,7 @@ func nodeArgs() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	registry, err := osexec.Command("npm", "config", "get", "registry").Output()
+	registry, err := osexec.CommandContext(context.Background(), "npm", "config", "get", "registry").Output()
 	if err != nil {
 		return nil, fmt.Errorf("npm config get registry: %w", err)
 	}
@@ -103,9 +103,9 @@ func toolchain() (string, error) {
 	if !executable(filepath.Join(prefix, "lib/node_modules/npm/bin/npm-cli.js")) || filepath.Base(node) != "node" {
 		return "", nil
 	}
-	libs, err := osexec.Command("ldd", node).Output()
+	libs, err := osexec.CommandContext(context.Background(), "ldd", node).Output()
 	if err != nil || strings.Contains(string(libs), "libnode") {
-		return "", nil
+		return "", nil //nolint:nilerr // what ldd does not read is no node of nodejs.org
 	}
 	return prefix, nil
 }

@@ -44,7 +44,7 @@ func TestInputsDemo(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := filesOf(t, h.dir)
-		cmd := osexec.Command(filepath.Join(demo, "run"), fbuild)
+		cmd := osexec.CommandContext(t.Context(), filepath.Join(demo, "run"), fbuild)
 		cmd.Dir = h.dir
 		cmd.Env = []string{"HOME=" + h.dir, "TMPDIR=" + h.tmp, "PATH=" + os.Getenv("PATH")}
 		for _, name := range []string{"GOPROXY", "GOROOT"} {

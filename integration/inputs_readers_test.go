@@ -4,12 +4,14 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,7 +37,7 @@ func executable(name string) bool {
 
 // tool runs a program of others as the home's actor and returns what it printed.
 func (h *home) tool(name string, args ...string) (string, error) {
-	cmd := osexec.Command(name, args...)
+	cmd := osexec.CommandContext(context.Background(), name, args...)
 	cmd.Dir = h.dir
 	path := os.Getenv("PATH") + ":/usr/local/sbin:/usr/sbin:/sbin"
 	cmd.Env = []string{
@@ -200,7 +202,7 @@ func (h *home) runPodman(in input, layout string) (_ string, err error) {
 		}
 		err = errors.Join(err, rerr, os.RemoveAll(storage))
 	}()
-	run := append(args, "run", "--rm", "--network=host", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--entrypoint", in.show[0], "oci:"+layout+":1")
+	run := append(slices.Clip(args), "run", "--rm", "--network=host", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--entrypoint", in.show[0], "oci:"+layout+":1")
 	return h.tool("podman", append(run, in.show[1:]...)...)
 }
 
@@ -220,6 +222,6 @@ func (h *home) runBuildah(in input, layout string) (_ string, err error) {
 	if err != nil {
 		return "", err
 	}
-	run := append(args, "run", "--isolation", "chroot", strings.TrimSpace(name), "--")
+	run := append(slices.Clip(args), "run", "--isolation", "chroot", strings.TrimSpace(name), "--")
 	return h.tool("buildah", append(run, in.show...)...)
 }
