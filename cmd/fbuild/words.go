@@ -113,6 +113,8 @@ func hintOf(err error) string {
 		return "log in first: credentials are read from ~/.docker/config.json, or from the directory in $DOCKER_CONFIG"
 	case errors.Is(err, oci.ErrUnreachable):
 		return "is the registry's name right and the network there? A registry without TLS needs --insecure HOST"
+	case errors.Is(err, oci.ErrTLS):
+		return "a certificate that nobody known has signed: add its authority to the system's, or allow the registry with --insecure HOST"
 	case errors.Is(err, oci.ErrDigest):
 		return "the bytes are not what they are said to be: a damaged copy or a tampered registry; nothing of it was used"
 	case errors.Is(err, oci.ErrNotFound):

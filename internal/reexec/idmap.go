@@ -99,8 +99,13 @@ func rootMap() (Map, error) {
 			*side.to = append(*side.to, Range{r.Inside, r.Inside, r.Size})
 		}
 	}
+	if isOne(m.UIDs) || isOne(m.GIDs) {
+		m.Class, m.Why = ClassSingle, "the user namespace around this process has one id"
+	}
 	return m, nil
 }
+
+func isOne(ranges []Range) bool { return len(ranges) == 1 && ranges[0].Size == 1 }
 
 // subRanges reads the ranges of any of NAMES from FILE and places them one after the other from id 1 on. A missing file has none.
 func subRanges(file string, names []string) ([]Range, error) {
