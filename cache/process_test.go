@@ -130,13 +130,17 @@ func checkHammered(s *Store, seed uint64) error {
 func TestKilledAtAnyTime(t *testing.T) {
 	dir := t.TempDir()
 	var seeds []uint64
-	for range 8 {
+	for round := 0; round < 8 || len(seeds) < 40 && round < 60; round++ {
 		var mu sync.Mutex
 		var wg sync.WaitGroup
 		for range 2 {
 			cmd, out := child(t, "hammer", dir)
 			wg.Go(func() {
+				var kill *time.Timer // runs from the first result on: a busy machine starts slowly
 				for out.Scan() {
+					if kill == nil {
+						kill = time.AfterFunc(time.Duration(rand.IntN(300))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+					}
 					var seed uint64
 					if _, err := fmt.Sscan(out.Text(), &seed); err == nil {
 						mu.Lock()
@@ -145,7 +149,6 @@ func TestKilledAtAnyTime(t *testing.T) {
 					}
 				}
 			})
-			time.AfterFunc(time.Duration(50+rand.IntN(300))*time.Millisecond, func() { _ = cmd.Process.Kill() })
 		}
 		wg.Wait()
 	}
