@@ -236,7 +236,7 @@ func (b *builder) dirBase(ctx context.Context, name, dir string, p v1.Platform, 
 	}
 	parent := &state{fs: &fsState{}, key: newKey("scratch").sum(), cfg: emptyConfig(p)}
 	c := &copyRun{
-		b: b, parent: parent, tr: &dockerfile.Transfer{Sources: []string{"."}, Target: "/"},
+		b: b, below: parent.fs, belowKey: parent.key, tr: &dockerfile.Transfer{Sources: []string{"."}, Target: "/"},
 		src: &copySource{local: l}, step: step,
 	}
 	defer c.close()

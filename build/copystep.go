@@ -25,7 +25,7 @@ func (r *stageRun) copyStep(ctx context.Context, s *state, tr *dockerfile.Transf
 	if err != nil {
 		return result{}, false, err
 	}
-	c := &copyRun{b: r.b, parent: s, tr: tr, src: src, unpack: in == nil, step: step}
+	c := &copyRun{b: r.b, below: s.fs, belowKey: s.key, tr: tr, src: src, unpack: in == nil, step: step}
 	defer c.close()
 	res, cached, err := c.do(ctx)
 	if err == nil {
@@ -65,12 +65,15 @@ func (r *stageRun) source(ctx context.Context, c *dockerfile.Copy) (*copySource,
 
 // copyRun is one COPY or ADD on its way.
 type copyRun struct {
-	b      *builder
-	parent *state
-	tr     *dockerfile.Transfer
-	src    *copySource
-	unpack bool // ADD: local archives are unpacked
-	step   *progress.Step
+	b *builder
+	// below is the stage's file system before the step and belowKey its key: the
+	// stage itself moves on while the alias is stored behind it.
+	below    *fsState
+	belowKey Key
+	tr       *dockerfile.Transfer
+	src      *copySource
+	unpack   bool // ADD: local archives are unpacked
+	step     *progress.Step
 
 	sink    *sink
 	tree    tree.Tree // the source as far as it is known
@@ -93,7 +96,7 @@ func (c *copyRun) do(ctx context.Context) (result, bool, error) {
 		}
 		var key Key
 		if c.b.getJSON(kindAlias, string(alias), &key) {
-			if res, ok := c.b.recorded(ctx, key, c.parent.fs); ok {
+			if res, ok := c.b.recorded(ctx, key, c.below); ok {
 				c.key = key
 				return res, true, nil
 			}
@@ -103,7 +106,7 @@ func (c *copyRun) do(ctx context.Context) (result, bool, error) {
 	if err := c.look(ctx); err != nil {
 		return result{}, false, err
 	}
-	res, unlock, err := c.b.reuse(ctx, c.key, c.parent.fs)
+	res, unlock, err := c.b.reuse(ctx, c.key, c.below)
 	if err != nil {
 		return result{}, false, err
 	}
@@ -117,7 +120,7 @@ func (c *copyRun) do(ctx context.Context) (result, bool, error) {
 		return result{}, false, err
 	}
 	c.putAlias()
-	return c.b.commit(c.key, c.parent.fs, cs, unlock, c.indexer(cs)), false, nil
+	return c.b.commit(c.key, c.below, cs, unlock, c.indexer(cs)), false, nil
 }
 
 // definition is a key for what the instruction says, known without looking at a
@@ -132,7 +135,7 @@ func (c *copyRun) definition(ctx context.Context) (Key, error) {
 }
 
 func (c *copyRun) head(kind string) *keyer {
-	k := newKey(kind).str(string(c.parent.key)).str(c.tr.Target).str(c.tr.Chown).str(c.tr.Chmod).str(c.b.epochKey())
+	k := newKey(kind).str(string(c.belowKey)).str(c.tr.Target).str(c.tr.Chown).str(c.tr.Chmod).str(c.b.epochKey())
 	k.num(uint64(len(c.tr.Heredocs)))
 	for _, h := range c.tr.Heredocs {
 		k.str(h.Name).str(h.Data)
@@ -233,7 +236,7 @@ func (c *copyRun) apply(ctx context.Context) (tree.Changes, error) {
 			return nil, err
 		}
 	}
-	parent, err := c.parent.fs.Tree(ctx, c.b)
+	parent, err := c.below.Tree(ctx, c.b)
 	if err != nil {
 		return nil, err
 	}

@@ -196,7 +196,7 @@ func TestCopyIsKeyedByWhatItStored(t *testing.T) {
 	}
 	look := func() *copyRun {
 		c := &copyRun{
-			b: b, parent: &state{fs: &fsState{}}, src: &copySource{local: local}, step: b.opts.Progress.Step("copy"),
+			b: b, below: &fsState{}, src: &copySource{local: local}, step: b.opts.Progress.Step("copy"),
 			tr: &dockerfile.Transfer{Sources: []string{"one"}, Target: "/"},
 		}
 		t.Cleanup(c.close)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -129,10 +130,40 @@ func giveOutput(uid, gid int) error {
 	return nil
 }
 
+// lastSignal is the highest real-time signal.
+const lastSignal = 64
+
+// unignore gives a signal that is ignored its default action. Go leaves alone the
+// few that C libraries keep for themselves, which a caller may have ignored too.
+func unignore(sig uintptr) error {
+	var act struct{ handler, flags, restorer, mask uintptr } // the kernel's struct sigaction
+	const maskSize = 8
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, 0, uintptr(unsafe.Pointer(&act)), maskSize, 0, 0) //nolint:gosec // what the system call takes
+	const ignored = 1
+	if errno != 0 || act.handler != ignored {
+		return nonzero(errno)
+	}
+	act.handler = 0                                                                                              // the default
+	_, _, errno = unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&act)), 0, maskSize, 0, 0) //nolint:gosec // as above
+	return nonzero(errno)
+}
+
+func nonzero(errno unix.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return errno
+}
+
 // resetSignals makes every signal's action in the command the default and its mask empty: an action that is caught here is reset by execve, one that was ignored
 // (nohup) would stay ignored.
 func resetSignals() error {
 	signal.Notify(make(chan os.Signal, 1))
+	for sig := uintptr(1); sig <= lastSignal; sig++ {
+		if err := unignore(sig); err != nil {
+			return fmt.Errorf("reset signal %d: %w", sig, err)
+		}
+	}
 	var none unix.Sigset_t
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil); err != nil {
 		return fmt.Errorf("clear signal mask: %w", err)
