@@ -30,10 +30,16 @@ func TestInputsDemo(t *testing.T) {
 	need(t, haveProgram("go") && haveProgram("busybox"), "go and busybox")
 	eachLeg(t, func(t *testing.T, h *home) {
 		demo := filepath.Join(h.dir, "demo")
-		if err := os.CopyFS(demo, os.DirFS("../demo")); err != nil {
-			t.Fatal(err)
+		for _, name := range []string{"app", "base"} {
+			if err := os.CopyFS(filepath.Join(demo, name), os.DirFS(filepath.Join("../demo", name))); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if err := os.RemoveAll(filepath.Join(demo, "out")); err != nil {
+		script, err := os.ReadFile("../demo/run")
+		if err == nil {
+			err = os.WriteFile(filepath.Join(demo, "run"), script, 0o755)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		fbuild := filepath.Join(h.dir, "fbuild.sh")

@@ -14,7 +14,7 @@ app.get('/', (_req, res) => {
 
 // Serves one request, its own, and ends.
 const server = app.listen(0, '127.0.0.1', () => {
-  get({ port: (server.address() as AddressInfo).port }, (res) => {
+  get({ host: '127.0.0.1', port: (server.address() as AddressInfo).port }, (res) => {
     res.setEncoding('utf8');
     res.on('data', (text) => console.log(`shelves ${text}`));
     res.on('end', () => server.close());
