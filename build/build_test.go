@@ -167,7 +167,8 @@ func recordAfter(t *testing.T, end error) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	b := &builder{store: w.store, sealCtx: ctx, sealing: make(chan struct{}, 1), cancel: cancel}
-	lower := &fsLayer{done: make(chan struct{}), loaded: true}
+	h := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("1", 64)}
+	lower := &fsLayer{done: make(chan struct{}), loaded: true, diffID: tree.Digest(h.String()), desc: v1.Descriptor{Digest: h}}
 	cs := tree.Changes{{Path: "d", Node: &tree.Node{Kind: tree.Dir, Mode: 0o755}}}
 	key := newKey("test").sum()
 	unlocked := make(chan struct{})

@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,17 +18,18 @@ func TestRecordNeedsItsOwnParent(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	b := &builder{store: w.store, sealCtx: ctx, sealing: make(chan struct{}, 1), cancel: cancel}
-	on := func(diffID tree.Digest) *fsState {
-		return (&fsState{}).push(knownLayer(diffID, v1.Descriptor{}, nil))
+	on := func(digit string) *fsState {
+		h := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat(digit, 64)}
+		return (&fsState{}).push(knownLayer(tree.Digest(h.String()), v1.Descriptor{Digest: h}, nil))
 	}
 	cs := tree.Changes{{Path: "d", Node: &tree.Node{Kind: tree.Dir, Mode: 0o755}}}
 	key := newKey("test").sum()
-	b.commit(key, on("sha256:one"), cs, func() {}, nil)
+	b.commit(key, on("1"), cs, func() {}, nil)
 	b.background.Wait()
-	if _, ok := b.recorded(ctx, key, on("sha256:one")); !ok {
+	if _, ok := b.recorded(ctx, key, on("1")); !ok {
 		t.Error("not found on its own parent")
 	}
-	if _, ok := b.recorded(ctx, key, on("sha256:two")); ok {
+	if _, ok := b.recorded(ctx, key, on("2")); ok {
 		t.Error("found on another parent")
 	}
 	if _, ok := b.recorded(ctx, key, &fsState{}); ok {

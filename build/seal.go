@@ -135,9 +135,14 @@ func (b *builder) remember(ctx context.Context, key Key, below *fsState, rec ste
 	if rec.Below, err = below.chainID(ctx); err != nil {
 		return err
 	}
+	// What the step was made on stays as long as its result: the next step that is
+	// done anew needs it.
 	var blobs, layers []tree.Digest
+	for _, l := range below.layers() {
+		blobs, layers = append(blobs, tree.Digest(l.desc.Digest.String())), append(layers, l.diffID)
+	}
 	if rec.DiffID != "" {
-		blobs, layers = []tree.Digest{tree.Digest(rec.Digest)}, []tree.Digest{rec.DiffID}
+		blobs, layers = append(blobs, tree.Digest(rec.Digest)), append(layers, rec.DiffID)
 	}
 	return b.putJSON(kindStep, string(key), rec, blobs, layers)
 }
