@@ -68,6 +68,19 @@ func (f *fsState) sealed() bool {
 // Tree returns the file system as a value. Layers that are not here yet are
 // fetched, several at once.
 func (f *fsState) Tree(ctx context.Context, b *builder) (tree.Tree, error) {
+	f.mu.Lock()
+	made := f.made
+	f.mu.Unlock()
+	if !made {
+		if err := b.openLayers(ctx, f.layers()); err != nil {
+			return tree.Tree{}, err
+		}
+	}
+	return f.stack(ctx, b)
+}
+
+// stack puts the layers, which are open, on top of each other.
+func (f *fsState) stack(ctx context.Context, b *builder) (tree.Tree, error) {
 	if f.layer == nil {
 		return tree.Empty(), nil
 	}
@@ -76,10 +89,7 @@ func (f *fsState) Tree(ctx context.Context, b *builder) (tree.Tree, error) {
 	if f.made {
 		return f.tree, nil
 	}
-	if err := b.openLayers(ctx, f.layers()); err != nil {
-		return tree.Tree{}, err
-	}
-	below, err := f.parent.Tree(ctx, b)
+	below, err := f.parent.stack(ctx, b)
 	if err != nil {
 		return tree.Tree{}, err
 	}
