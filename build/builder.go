@@ -35,6 +35,16 @@ type Options struct {
 	NoCache  bool
 	Pull     bool
 	Recorder string // auto, fuse or walk
+	// Isolation is how a RUN is kept apart: "" or "auto", "namespaces" or "chroot".
+	Isolation string
+	// Secrets are what RUN --mount=type=secret, and the fetching of remote sources, may ask for, by id.
+	Secrets map[string]Secret
+	// SSH are the agents and keys of --ssh, by id.
+	SSH map[string]SSH
+	// CacheRepo is a repository whose images are results of earlier builds, by key; "" for none.
+	CacheRepo string
+	// SingleSnapshot makes one layer of all that the build adds to its base.
+	SingleSnapshot bool
 	Epoch    *time.Time
 	Outputs  []Output
 
@@ -46,6 +56,17 @@ type Options struct {
 	// (LAWS 13), for tests.
 	Check bool
 }
+
+// Secret says where the bytes of a secret are: in a file, or else in a variable of
+// the caller's environment. They are read when a step needs them, and never kept.
+type Secret struct {
+	File string
+	Env  string
+}
+
+// SSH is one --ssh: sockets of agents or files of keys; none is the agent of
+// $SSH_AUTH_SOCK.
+type SSH struct{ Paths []string }
 
 // Result is an image that was built.
 type Result struct {

@@ -17,7 +17,7 @@ import (
 
 // Mount is something that a command finds at Target, and that is no part of its root.
 type Mount struct {
-	// Type is "bind" or "tmpfs".
+	// Type is "bind", "tmpfs" or "file".
 	Type string
 	// Source is what is bound: a path as the sandbox sees it (the host's, and what helpers mounted in the sandbox).
 	Source string
@@ -26,6 +26,10 @@ type Mount struct {
 	ReadOnly bool
 	// Options are those of a tmpfs (size=..., mode=...).
 	Options string
+	// Data is what a "file" holds; it is never on a disk. Perm, UID and GID are its attributes.
+	Data     []byte
+	Perm     uint32
+	UID, GID uint32
 }
 
 // Spec is one command.

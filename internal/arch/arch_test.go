@@ -25,8 +25,8 @@ const (
 // package of this module; one that is may import what stands beside it.
 // Everything may import internal/.
 var mayImport = map[string][]string{
-	"cmd/fbuild":        {"build", "buildctx", "cache", "dockerfile", "exec", "oci", "probe", "progress", "tree"},
-	"build":             {"buildctx", "cache", "dockerfile", "exec", "fusefs", "oci", "oci/layer", "probe", "progress", "snapshot", "tree"},
+	"cmd/fbuild":        {"build", "buildctx", "cache", "dockerfile", "exec", "fetch", "oci", "probe", "progress", "tree"},
+	"build":             {"buildctx", "cache", "dockerfile", "exec", "fetch", "fusefs", "oci", "oci/layer", "probe", "progress", "snapshot", "tree"},
 	"probe":             {"exec"},
 	"oci":               {"oci/layer", "tree"},
 	"oci/layer":         {"tree"},
