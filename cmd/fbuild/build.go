@@ -28,7 +28,8 @@ import (
 type buildFlags struct {
 	file, target, platform, network   string
 	progress, iidFile, metadata       string
-	recorder                          string
+	recorder, isolation               string
+	secrets, ssh                      []string
 	tags, args, labels, contexts      []string
 	hosts, outputs, insecure          []string
 	noCache, pull, push, quiet, check bool
@@ -65,6 +66,9 @@ func (a *app) buildCommand() *cobra.Command {
 	fl.StringArrayVar(&f.contexts, "build-context", nil, "additional context (name=DIR, name=docker-image://REF, name=oci-layout://PATH)")
 	fl.StringArrayVar(&f.hosts, "add-host", nil, "add a line to /etc/hosts of RUN (host:ip)")
 	fl.StringVar(&f.recorder, "recorder", "auto", "how the writes of a RUN are found: auto, fuse or walk")
+	fl.StringVar(&f.isolation, "isolation", "auto", "how a RUN is kept apart: auto, namespaces or chroot")
+	fl.StringArrayVar(&f.secrets, "secret", nil, "secret for RUN --mount=type=secret (id=ID,src=FILE or id=ID,env=VAR)")
+	fl.StringArrayVar(&f.ssh, "ssh", nil, "agent or keys for RUN --mount=type=ssh (default, or ID=SOCKET, or ID=KEY,...)")
 	fl.StringArrayVar(&f.insecure, "insecure", nil, "registry host that may be asked without TLS, or without a valid certificate")
 	fl.BoolVar(&f.check, "check-layers", false, "compare every sealed layer with the changes it was made of")
 	_ = fl.MarkHidden("check-layers") // it exists
@@ -133,6 +137,15 @@ func (a *app) options(f *buildFlags, path string) (*build.Options, error) {
 		return nil, err
 	}
 	var err error
+	if o.Isolation, err = parseIsolation(f.isolation); err != nil {
+		return nil, err
+	}
+	if o.Secrets, err = a.parseSecrets(f.secrets); err != nil {
+		return nil, err
+	}
+	if o.SSH, err = parseSSH(f.ssh); err != nil {
+		return nil, err
+	}
 	if o.Labels, err = keyValues("--label", f.labels); err != nil {
 		return nil, err
 	}

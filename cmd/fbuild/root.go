@@ -66,12 +66,11 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 var laterFlags = map[string]string{ //nolint:gosec // no credentials, flags about them
 	"load":       "the image is in fbuild's store; -o type=oci,dest=FILE makes an archive that podman load and skopeo read",
 	"cache-from": "the store of this host is the cache", "cache-to": "the store of this host is the cache",
-	"secret": "RUN --mount=type=secret is not there yet", "ssh": "RUN --mount=type=ssh is not there yet",
 	"provenance": "attestations are not made", "sbom": "attestations are not made", "attest": "attestations are not made",
 	"builder": "there is no daemon to choose", "squash": "use a multi-stage build",
 	"memory": "set limits on fbuild itself", "ulimit": "set limits on fbuild itself", "shm-size": "/dev/shm has no limit of its own",
 	"no-cache-filter": "use --no-cache", "annotation": "use --label", "check": "warnings are shown at the end of every build",
-	"call": "", "allow": "", "cgroup-parent": "", "isolation": "", "compress": "", "rm": "", "force-rm": "", "policy": "", "resource": "",
+	"call": "", "allow": "", "cgroup-parent": "", "compress": "", "rm": "", "force-rm": "", "policy": "", "resource": "",
 }
 
 // flagError is a mistake in the flags; docker's flags that are not there are
