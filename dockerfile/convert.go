@@ -9,13 +9,14 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	"github.com/moby/patternmatcher"
 )
 
-// laterStageError is a COPY --from of a stage that is not complete where the COPY stands.
-type laterStageError struct{ from, stage string }
+// laterStageError is a COPY --from, or the mount of a RUN, of a stage that is not complete where the instruction stands.
+type laterStageError struct{ from, stage, verb string }
 
 func (e *laterStageError) Error() string {
-	return fmt.Sprintf("cannot copy from stage %q, it needs to be defined before current stage %q", e.from, e.stage)
+	return fmt.Sprintf("cannot %s from stage %q, it needs to be defined before current stage %q", e.verb, e.from, e.stage)
 }
 
 // convert turns one instruction of BuildKit into ours; what we do not have is an *Unsupported.
@@ -28,7 +29,7 @@ func (f *File) convert(st *Stage, cmd instructions.Command) (Instruction, error)
 	}
 	switch c := cmd.(type) {
 	case *instructions.RunCommand:
-		return f.convertRun(m, c)
+		return f.convertRun(st, m, c)
 	case *instructions.CopyCommand:
 		return f.convertCopy(st, m, c)
 	case *instructions.AddCommand:
@@ -89,12 +90,11 @@ func (f *File) convertArg(m meta, c *instructions.ArgCommand) *Arg {
 
 // runFlagHints say how to do without the flags of RUN that are missing.
 var runFlagHints = map[string]string{
-	"mount":    "copy what the command needs with COPY, and remove it in the same RUN if it must not stay",
 	"security": "the command runs in the default sandbox; drop the flag",
 	"device":   "no devices are passed to a RUN; drop the flag",
 }
 
-func (f *File) convertRun(m meta, c *instructions.RunCommand) (Instruction, error) {
+func (f *File) convertRun(st *Stage, m meta, c *instructions.RunCommand) (Instruction, error) {
 	used := slices.Clone(c.FlagsUsed)
 	slices.Sort(used)
 	for _, flag := range used {
@@ -112,11 +112,17 @@ func (f *File) convertRun(m meta, c *instructions.RunCommand) (Instruction, erro
 	if len(r.Heredocs) > 0 && (len(r.Args) != 1 || !r.Shell) {
 		return nil, f.fail(m.loc, "", "a RUN with a heredoc must have the shell form")
 	}
-	return r, nil
+	return r, f.convertMounts(st, r, c)
 }
 
-func (f *File) transfer(m meta, in instructions.SourcesAndDest, chown, chmod string, link bool) (Transfer, error) {
-	t := Transfer{Sources: in.SourcePaths, Dest: in.DestPath, Chown: chown, Chmod: chmod, Link: link}
+// transfer fills T with what is copied and where to.
+func (f *File) transfer(m meta, in instructions.SourcesAndDest, t Transfer) (Transfer, error) {
+	t.Sources, t.Dest = in.SourcePaths, in.DestPath
+	for _, p := range t.Exclude {
+		if _, err := patternmatcher.New([]string{p}); err != nil {
+			return t, f.fail(m.loc, "patterns are those of .dockerignore", "--exclude=%s: %w", p, err)
+		}
+	}
 	for _, s := range in.SourceContents {
 		if !fileName(s.Path) {
 			return t, f.fail(m.loc, "name the document like the file and put the directory into the destination",
@@ -132,13 +138,9 @@ func fileName(s string) bool {
 }
 
 func (f *File) convertCopy(st *Stage, m meta, c *instructions.CopyCommand) (Instruction, error) {
-	switch {
-	case c.Parents:
-		return nil, f.unsupported(m.loc, "COPY", "--parents", "copy each directory with an instruction of its own")
-	case len(c.ExcludePatterns) > 0:
-		return nil, f.unsupported(m.loc, "COPY", "--exclude", "list the files in .dockerignore, or remove them in a RUN")
-	}
-	t, err := f.transfer(m, c.SourcesAndDest, c.Chown, c.Chmod, c.Link)
+	t, err := f.transfer(m, c.SourcesAndDest, Transfer{
+		Chown: c.Chown, Chmod: c.Chmod, Link: c.Link, Parents: c.Parents, Exclude: c.ExcludePatterns,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -172,48 +174,25 @@ func (f *File) resolveFrom(st *Stage, m meta, from string) (*Stage, error) {
 		return nil, f.fail(m.loc, "", "circular dependency detected on stage: %s", st.Label())
 	}
 	if src.Index > st.Index {
-		pe := f.fail(m.loc, "move the stage before this one", "%w", &laterStageError{from, st.Label()})
+		pe := f.fail(m.loc, "move the stage before this one", "%w", &laterStageError{from, st.Label(), "copy"})
 		return nil, pe
 	}
 	return src, nil
 }
 
 func (f *File) convertAdd(m meta, c *instructions.AddCommand) (Instruction, error) {
-	const wget = "fetch it in a RUN, or put it into the build context"
-	switch {
-	case len(c.ExcludePatterns) > 0:
-		return nil, f.unsupported(m.loc, "ADD", "--exclude", "list the files in .dockerignore, or remove them in a RUN")
-	case c.Checksum != "":
-		return nil, f.unsupported(m.loc, "ADD", "--checksum", wget)
-	case c.KeepGitDir != nil:
-		return nil, f.unsupported(m.loc, "ADD", "--keep-git-dir", wget)
-	case c.Unpack != nil:
-		return nil, f.unsupported(m.loc, "ADD", "--unpack", "a local archive is unpacked by ADD and kept by COPY")
-	}
-	t, err := f.transfer(m, c.SourcesAndDest, c.Chown, c.Chmod, c.Link)
+	t, err := f.transfer(m, c.SourcesAndDest, Transfer{Chown: c.Chown, Chmod: c.Chmod, Link: c.Link, Exclude: c.ExcludePatterns})
 	if err != nil {
 		return nil, err
 	}
-	if err := f.checkAdd(m, t); err != nil {
-		return nil, err
-	}
-	return &Add{meta: m, Transfer: t}, nil
-}
-
-// checkAdd refuses remote sources, before expansion for an early word and after it for the truth.
-func (f *File) checkAdd(m meta, t Transfer) error {
-	for _, src := range t.Sources {
-		if kind := remoteKind(src); kind != "" {
-			return f.unsupported(m.loc, "ADD", "from "+kind, "fetch it in a RUN, or put it into the build context")
-		}
-	}
-	return nil
+	return &Add{meta: m, Transfer: t, Checksum: c.Checksum, KeepGitDir: c.KeepGitDir, Unpack: c.Unpack}, nil
 }
 
 func (f *File) checkCopy(m meta, t Transfer) error {
 	for _, src := range t.Sources {
-		if kind := remoteKind(src); kind != "" {
-			return f.fail(m.loc, "COPY takes files of the build context, of a stage or of an image", "source can't be a %s for COPY", kind)
+		if kind := SourceKind(src); kind != "" {
+			what := map[string]string{SourceHTTP: "URL", SourceGit: "git ref"}[kind]
+			return f.fail(m.loc, "COPY takes files of the build context, of a stage or of an image; ADD fetches", "source can't be a %s for COPY", what)
 		}
 	}
 	return nil

@@ -100,6 +100,10 @@ func (s *Scope) expandRun(c Run) (Instruction, error) {
 	if c.Shell {
 		c.Args = append(s.Shell(), line)
 	}
+	var err error
+	if c.Mounts, err = s.expandMounts(&c); err != nil {
+		return nil, err
+	}
 	return &c, nil
 }
 
@@ -167,7 +171,10 @@ func (s *Scope) expandAdd(c Add) (Instruction, error) {
 		return nil, err
 	}
 	c.Transfer = t
-	return &c, s.file.checkAdd(c.meta, t)
+	if c.Checksum, err = s.word(&c.meta, c.Checksum); err != nil {
+		return nil, err
+	}
+	return &c, c.check()
 }
 
 func (s *Scope) expandPairs(m *meta, in []KeyValue) ([]KeyValue, error) {
@@ -377,6 +384,9 @@ func (s *Scope) CreatedBy(in Instruction) string {
 
 func (t *Transfer) createdBy(keyword string) string {
 	words := []string{keyword}
+	if t.Parents {
+		words = append(words, "--parents")
+	}
 	if t.Chown != "" {
 		words = append(words, "--chown="+t.Chown)
 	}

@@ -48,7 +48,9 @@ type Transfer struct {
 	Target   string    // Dest made absolute by Scope.Expand; a trailing slash (or "/.") is kept, it means a directory
 	Chown    string    // user[:group], names or numbers; "" is 0:0
 	Chmod    string    // octal or symbolic, see ParseMode; "" keeps the mode
-	Link     bool      // --link was given: the same files come out
+	Link     bool      // --link: copy without a look at the files that are there
+	Parents  bool      // --parents: keep the directories above what a source names; COPY only
+	Exclude  []string  // --exclude: patterns as in .dockerignore, relative to each source
 }
 
 type meta struct {
@@ -58,6 +60,7 @@ type meta struct {
 	name     string // the keyword as written
 	comments []string
 	trigger  bool
+	mounts   *mountFlags // of a RUN with --mount
 }
 
 func (m *meta) Location() Location { return m.loc }
@@ -73,6 +76,7 @@ type Run struct {
 	Heredocs []Heredoc // as written
 	Network  string    // "default", "none" or "host"
 	Script   *Script   // set by Scope.Expand: the file that must exist, read-only, while Args run; most often nil
+	Mounts   []Mount   // of --mount
 }
 
 // Script is the body of a RUN heredoc that starts with "#!": it is executed as a file.
@@ -90,10 +94,13 @@ type Copy struct {
 	FromStage *Stage // the stage From means, or nil: an image or a named context
 }
 
-// Add is ADD of local sources; a local archive is to be unpacked.
+// Add is ADD: of local files, and of what SourceKind tells apart from them.
 type Add struct {
 	meta
 	Transfer
+	Checksum   string // of the one remote source: a digest of a URL, (the start of) a commit of a repository
+	KeepGitDir *bool  // of repositories; nil: as the URL says
+	Unpack     *bool  // of archives; nil: those of the build context only
 }
 
 // Env is ENV.

@@ -203,14 +203,15 @@ func (s *Scope) absolute(dest string) string {
 // Title is what progress output shows for IN, which need not be expanded: its text with variables replaced.
 func (s *Scope) Title(in Instruction) string {
 	text := in.Original()
-	lex := *shell.NewLex(s.file.escape)
+	lex, vars := *shell.NewLex(s.file.escape), s.vars
 	if r, ok := in.(*Run); ok {
+		vars = s.titleVars(r)
 		lex.RawQuotes, lex.RawEscapes, lex.SkipUnsetEnv = true, true, true
 		if h := r.document(); h != nil {
 			text += " (" + summary(h.Data) + ")"
 		}
 	}
-	if res, err := expand(&lex, text, s.vars); err == nil {
+	if res, err := expand(&lex, text, vars); err == nil {
 		text = res.Result
 	}
 	word, rest, _ := strings.Cut(text, " ")

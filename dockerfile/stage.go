@@ -81,14 +81,23 @@ func (f *File) noTarget(name string) error {
 }
 
 // Needed lists the stages that TARGET needs, itself included, in the order of the file: each after its base and after the
-// stages that it copies from. EXTRA are instructions that a base image's ONBUILD added to TARGET.
+// stages that it copies or mounts from. EXTRA are instructions that a base image's ONBUILD added to TARGET.
 func Needed(target *Stage, extra ...Instruction) []*Stage {
 	seen := map[*Stage]bool{}
 	var visit func(s *Stage)
 	copies := func(list []Instruction) {
 		for _, in := range list {
-			if c, ok := in.(*Copy); ok && c.FromStage != nil {
-				visit(c.FromStage)
+			switch c := in.(type) {
+			case *Copy:
+				if c.FromStage != nil {
+					visit(c.FromStage)
+				}
+			case *Run:
+				for _, m := range c.Mounts {
+					if m.FromStage != nil {
+						visit(m.FromStage)
+					}
+				}
 			}
 		}
 	}
