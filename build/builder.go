@@ -96,6 +96,8 @@ type builder struct {
 	stages   map[*dockerfile.Stage]*stageRun
 	bases    map[string]*future[*base]
 	contexts map[string]*future[*localContext]
+	files    map[string]*future[*httpRecord] // of ADD
+	gits     map[string]*future[*remoteGit]  // of ADD
 	scopes   []*dockerfile.Scope
 	notes    map[string]bool
 }
@@ -126,6 +128,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 		opts: o, store: o.Store, temp: temp, cancel: cancel, sealCtx: ctx, sealing: make(chan struct{}, 1),
 		stages: map[*dockerfile.Stage]*stageRun{}, bases: map[string]*future[*base]{},
 		contexts: map[string]*future[*localContext]{}, notes: map[string]bool{},
+		files: map[string]*future[*httpRecord]{}, gits: map[string]*future[*remoteGit]{},
 	}
 	res, err := b.build(stepCtx, target)
 	if err != nil {
