@@ -29,6 +29,9 @@
 //	index/               Badger: content digest -> extents (index.go)
 //	contexts/HEX         one stat cache for each build context
 //	trees/               materialised trees
+//	mounts/HEX.N/        one directory of a cache mount: data/, which RUN steps see,
+//	                     and info, whose it is; flocked by its users, shared or
+//	                     exclusively as the mount says; HEX is the SHA-256 of its key
 //	tmp/run-NANOS-HEX/   the lease of one Store that is open since NANOS, and all
 //	                     its temporary files; flocked exclusively while it lives
 //	tmp/locks/           flock files: "gate", "images", "index", one per step key;
@@ -43,7 +46,8 @@
 // names away, so that nobody finds a record whose blobs are just going. Packs
 // and open blobs are held by a shared flock on the file as well.
 //
-// Lock order: step keys (Lock), images, gate, flock of one object. The mutexes
+// Lock order: step keys (Lock), cache mounts in the order of their keys, images,
+// gate, flock of one object. The mutexes
 // of the index and of the pack set are leaves.
 //
 // Concurrency: a Store serves any number of goroutines, and any number of
@@ -52,4 +56,7 @@
 // Fails when: the file system is unsuitable (ErrUnsuitable), the store was made
 // by another version (ErrVersion), or the disk is full (ENOSPC is in the chain
 // of the error, and nothing half-made keeps a name).
+//
+// What stands in cache mounts is nobody's promise: it is not verified, and no key
+// or record depends on it.
 package cache

@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 		"hammer": hammerChild,
 		"hold":   holdChild,
 		"left":   leftChild,
+		"mount":  mountChild,
 		"syncs":  syncsChild,
 	}
 	for _, arg := range os.Args[1:] {

@@ -25,7 +25,7 @@ type PruneOptions struct {
 
 // PruneReport says what went.
 type PruneReport struct {
-	Records, Layers, Blobs, Packs, Trees, Contexts int
+	Records, Layers, Blobs, Packs, Trees, Contexts, Mounts int
 
 	Bytes int64 // that were given back to the disk
 	Busy  int   // objects that stayed because somebody had them open
@@ -48,6 +48,8 @@ func (r *PruneReport) count(kind string, bytes int64) {
 		r.Trees++
 	case objContext:
 		r.Contexts++
+	case objMount:
+		r.Mounts++
 	}
 }
 
@@ -116,7 +118,7 @@ func (p *pruning) underGate(ctx context.Context, known map[objectKey]*object) er
 		}
 	}
 	for key := range p.objects {
-		if (key.kind == objPack || key.kind == objTree) && !p.keep[key] {
+		if (key.kind == objPack || key.kind == objTree || key.kind == objMount) && !p.keep[key] {
 			p.later = append(p.later, key)
 		}
 	}
@@ -145,7 +147,7 @@ func (p *pruning) mark() error {
 		switch {
 		case !obj.mtime.Before(cutoff):
 			p.reach(key)
-		case key.kind == objTree, key.kind == objContext, key.kind == objRecord && filepath.Dir(key.name) != kindTar:
+		case key.kind == objTree, key.kind == objMount, key.kind == objContext, key.kind == objRecord && filepath.Dir(key.name) != kindTar:
 			old = append(old, key)
 		}
 	}
@@ -202,7 +204,7 @@ func (p *pruning) cost(key objectKey, seen map[objectKey]bool) int64 {
 }
 
 func (p *pruning) size(key objectKey, obj *object) int64 {
-	if key.kind == objTree && obj.dir {
+	if (key.kind == objTree || key.kind == objMount) && obj.dir {
 		return diskSize(obj.path)
 	}
 	return obj.size
@@ -245,6 +247,18 @@ func (p *pruning) removeLater(ctx context.Context) error {
 		}
 		obj := p.objects[key]
 		size := p.size(key, obj)
+		if key.kind == objMount {
+			busy, err := p.removeMount(obj)
+			if err != nil {
+				return err
+			}
+			if busy {
+				p.report.Busy++
+			} else {
+				p.report.count(key.kind, size)
+			}
+			continue
+		}
 		f, err := lockObject(obj.path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):

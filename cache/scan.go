@@ -25,6 +25,7 @@ const (
 	objPack    = "pack"
 	objContext = "context"
 	objTree    = "tree"
+	objMount   = "mount"
 )
 
 // objectKey names an object of the store.
@@ -118,6 +119,7 @@ func (s *Store) scan(ctx context.Context, known map[objectKey]*object) (map[obje
 		{objPack, "packs", tarRefs, func(n string) bool { return pack.Valid(tree.PackID(n)) }},
 		{objContext, "contexts", nil, func(string) bool { return true }},
 		{objTree, "trees", nil, func(string) bool { return true }},
+		{objMount, "mounts", nil, validMount},
 	} {
 		entries, err := os.ReadDir(s.path(d.dir))
 		if err != nil {

@@ -30,7 +30,7 @@ const versionText = "fbuild store 1\n"
 
 // folders are what Open makes under the root.
 var folders = []string{
-	"blobs", "blobs/sha256", "packs", "records", "index", "contexts", "trees", "tmp", "tmp/locks",
+	"blobs", "blobs/sha256", "packs", "records", "index", "contexts", "trees", "mounts", "tmp", "tmp/locks",
 }
 
 // Store is one process's access to a store.
@@ -158,7 +158,7 @@ func checkOurs(dir string) error {
 	}
 	for _, e := range entries {
 		switch e.Name() {
-		case "blobs", "packs", "records", "index", "contexts", "trees", "tmp", "oci-layout", "index.json", "version", "lost+found":
+		case "blobs", "packs", "records", "index", "contexts", "trees", "mounts", "tmp", "oci-layout", "index.json", "version", "lost+found":
 		default:
 			return fmt.Errorf("%w: the directory holds %q and is no store; choose an empty one", ErrVersion, e.Name())
 		}

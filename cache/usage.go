@@ -13,7 +13,7 @@ import (
 
 // KindUsage is what one kind of things takes on the disk.
 type KindUsage struct {
-	Kind  string // blobs, packs, layers, records, index, contexts, trees, tmp or other
+	Kind  string // blobs, packs, layers, records, index, contexts, trees, mounts, tmp or other
 	Bytes int64
 	Files int // directories not counted
 }
@@ -29,7 +29,7 @@ type Usage struct {
 func (s *Store) Usage(ctx context.Context) (Usage, error) {
 	var u Usage
 	byKind := map[string]int{}
-	for i, k := range []string{"blobs", "packs", "layers", "records", "index", "contexts", "trees", "tmp", "other"} {
+	for i, k := range []string{"blobs", "packs", "layers", "records", "index", "contexts", "trees", "mounts", "tmp", "other"} {
 		u.Kinds = append(u.Kinds, KindUsage{Kind: k})
 		byKind[k] = i
 	}
@@ -97,7 +97,7 @@ func (s *Store) kindOf(p string) string {
 			return "layers"
 		}
 		return "records"
-	case "blobs", "packs", "index", "contexts", "trees", "tmp":
+	case "blobs", "packs", "index", "contexts", "trees", "mounts", "tmp":
 		return top
 	}
 	return "other"
