@@ -91,6 +91,7 @@ func prepareInit(j job) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("make init undumpable: %w", err)
 	}
+	unix.Umask(0o022)
 	if err := enterRoot(j); err != nil {
 		return err
 	}
@@ -102,7 +103,6 @@ func prepareInit(j job) error {
 			return err
 		}
 	}
-	unix.Umask(0o022)
 	if err := setLimits(); err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -189,59 +188,6 @@ func remount(p string, add uintptr) error {
 		return fmt.Errorf("change flags of mount %s: %w", p, err)
 	}
 	return nil
-}
-
-// mountAll makes the mounts of the spec.
-func (r *root) mountAll(mounts []Mount) error {
-	for _, m := range mounts {
-		attr := uint64(unix.MOUNT_ATTR_NODEV)
-		if m.ReadOnly {
-			attr |= unix.MOUNT_ATTR_RDONLY
-		}
-		err := r.makeInDev(m)
-		if err != nil {
-			return err
-		}
-		if m.Type == "tmpfs" {
-			err = r.mount("tmpfs", m.Target, unix.MS_NOSUID|unix.MS_NODEV, m.Options)
-		} else {
-			err = r.bind(filepath.Clean(m.Source), m.Target)
-		}
-		if err == nil {
-			err = r.restrict(m.Target, attr, true)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// makeInDev makes the mount point of a mount below /dev, which is ours and fresh:
-// nobody could have made it before.
-func (r *root) makeInDev(m Mount) error {
-	name, ok := strings.CutPrefix(filepath.Clean(m.Target), "/dev/")
-	if !ok {
-		return nil
-	}
-	return r.at("/dev", func(dev string) error {
-		target := filepath.Join(dev, name)
-		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil { //nolint:gosec // whoever a RUN runs as passes
-			return fmt.Errorf("make mount point %s: %w", m.Target, err)
-		}
-		st, err := os.Stat(m.Source)
-		if m.Type == "tmpfs" || err == nil && st.IsDir() {
-			if err := os.MkdirAll(target, 0o755); err != nil { //nolint:gosec // whoever a RUN runs as passes
-				return fmt.Errorf("make mount point %s: %w", m.Target, err)
-			}
-			return nil
-		}
-		f, err := os.OpenFile(target, os.O_CREATE|os.O_WRONLY, 0o600)
-		if err != nil {
-			return fmt.Errorf("make mount point %s: %w", m.Target, err)
-		}
-		return f.Close()
-	})
 }
 
 // pivot enters the root and lets go of the old one, with every mount of the sandbox: a FUSE mount must not be kept alive from here.

@@ -21,7 +21,7 @@ type Mount struct {
 	Type string
 	// Source is what is bound: a path as the sandbox sees it (the host's, and what helpers mounted in the sandbox).
 	Source string
-	// Target is absolute inside the root; it exists, unless it lies below /dev, and no component is a symlink.
+	// Target is absolute inside the root, and no component is a symlink. It exists, unless it lies below /dev or below an earlier mount: there it is made.
 	Target   string
 	ReadOnly bool
 	// Options are those of a tmpfs (size=..., mode=...).
@@ -188,8 +188,11 @@ func (s *Sandbox) job(spec Spec) (job, error) {
 		return j, fmt.Errorf("run command: unknown network mode %q (host, none)", spec.Network)
 	}
 	for _, m := range j.Mounts {
-		if m.Type != "bind" && m.Type != "tmpfs" {
+		if m.Type != "bind" && m.Type != "tmpfs" && m.Type != "file" {
 			return j, fmt.Errorf("run command: unknown mount type %q", m.Type)
+		}
+		if m.Type == "file" && (!mapped(s.ids.UIDs, m.UID) || !mapped(s.ids.GIDs, m.GID)) {
+			return j, fmt.Errorf("run command: the owner %d:%d of mount %s does not exist in the sandbox", m.UID, m.GID, m.Target)
 		}
 		if m.Type == "bind" && !path.IsAbs(m.Source) {
 			return j, fmt.Errorf("run command: mount source %q is not absolute", m.Source)
