@@ -234,7 +234,7 @@ func (b *builder) dirBase(ctx context.Context, name, dir string, p v1.Platform, 
 		step.Done(err)
 		return nil, err
 	}
-	parent := &state{fs: &fsState{}, key: newKey("scratch").sum(), cfg: emptyConfig(p)}
+	parent := &state{fs: &fsState{}, key: scratchKey(), cfg: emptyConfig(p)}
 	c := &copyRun{
 		b: b, below: parent.fs, belowKey: parent.key, tr: &dockerfile.Transfer{Sources: []string{"."}, Target: "/"},
 		src: &copySource{local: l}, step: step,

@@ -3,7 +3,6 @@ package build
 import (
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 
 	"github.com/fbuild/fbuild/tree"
@@ -21,85 +20,10 @@ type copySpec struct {
 	Owner  *owner
 	// Mode changes the mode of what is copied; nil keeps it.
 	Mode func(mode uint32, dir bool) uint32
-	Now  tree.Time // the time of directories that come into being
+	// DirMode and Now are the mode and time of directories that come into being.
+	DirMode uint32
+	Now     tree.Time
 }
-
-// match is one entry that a source names.
-type match struct {
-	Path     string // where it stands, symlinks resolved
-	Name     string // the last name as the source spelled it
-	Wildcard bool
-}
-
-// matchSources finds what SOURCES name in src. Symlinks that a source names are
-// followed inside the root, as docker does. A pattern may match nothing; a plain
-// name that is missing is ErrNoSource.
-func matchSources(src tree.Tree, sources []string) ([][]match, error) {
-	out := make([][]match, len(sources))
-	for i, s := range sources {
-		var err error
-		if hasWildcard(s) {
-			out[i], err = matchPattern(src, s)
-		} else {
-			out[i], err = matchName(src, s)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
-func matchName(src tree.Tree, s string) ([]match, error) {
-	at, n, err := src.Resolve(tree.Clean(s))
-	if err != nil {
-		return nil, err
-	}
-	if n == nil {
-		return nil, fmt.Errorf("%q: %w", "/"+tree.Clean(s), ErrNoSource)
-	}
-	return []match{{Path: at, Name: path.Base("/" + tree.Clean(s))}}, nil
-}
-
-// matchPattern matches each component of s for itself: "*" never crosses a slash.
-func matchPattern(src tree.Tree, s string) ([]match, error) {
-	found := []match{{}}
-	for part := range strings.SplitSeq(tree.Clean(s), "/") {
-		var next []match
-		for _, m := range found {
-			dirPath, dir, err := src.Resolve(m.Path)
-			if err != nil {
-				return nil, err
-			}
-			if dir == nil || dir.Kind != tree.Dir {
-				continue
-			}
-			for _, name := range dir.Names() {
-				ok, err := path.Match(part, name)
-				if err != nil {
-					return nil, fmt.Errorf("pattern %q: %w", s, err)
-				}
-				if ok {
-					next = append(next, match{Path: tree.Join(dirPath, name), Name: name, Wildcard: true})
-				}
-			}
-		}
-		found = next
-	}
-	for i := range found {
-		at, n, err := src.Resolve(found[i].Path)
-		if err != nil {
-			return nil, err
-		}
-		if n != nil {
-			found[i].Path = at
-		}
-	}
-	return found, nil
-}
-
-// hasWildcard says whether s is a pattern of path.Match.
-func hasWildcard(s string) bool { return strings.ContainsAny(s, `*?[\`) }
 
 // copier applies copySpecs to a tree under edit.
 type copier struct {
@@ -139,10 +63,15 @@ func (c *copier) copy(src tree.Tree, m match) error {
 			return fmt.Errorf("cannot copy to non-directory: %q", "/"+to)
 		}
 		// Only the entries are copied: a new directory is 0755 and the copy's.
-		if err := c.mkdirAll(to); err != nil {
+		if m.Own && at == nil && !c.targetIsDir() {
+			err = c.put(to, n.Attrs())
+		} else {
+			err = c.mkdirAll(to)
+		}
+		if err != nil {
 			return err
 		}
-		return c.entries(to, n)
+		return c.entries(to, n, "", m.Implied)
 	}
 	if c.targetIsDir() || at != nil && at.Kind == tree.Dir {
 		if at != nil && at.Kind != tree.Dir {
@@ -153,20 +82,30 @@ func (c *copier) copy(src tree.Tree, m match) error {
 	return c.file(to, n)
 }
 
-// entries copies what is in directory n into the directory at to.
-func (c *copier) entries(to string, n *tree.Node) error {
+// entries copies what is in directory n into the directory at to. The entries' paths
+// in the source start with rel; see match.Implied.
+func (c *copier) entries(to string, n *tree.Node, rel string, implied map[string]bool) error {
 	for _, name := range n.Names() {
-		child, p := n.Child(name), tree.Join(to, name)
+		child, p, rel := n.Child(name), tree.Join(to, name), tree.Join(rel, name)
 		if child.Kind != tree.Dir {
 			if err := c.file(p, child); err != nil {
 				return err
 			}
 			continue
 		}
-		if at := c.dst.Lookup(p); at != nil && at.Kind != tree.Dir {
+		at := c.dst.Lookup(p)
+		if at != nil && at.Kind != tree.Dir {
 			return fmt.Errorf("cannot copy to non-directory: %q", "/"+p)
 		}
-		if err := errors.Join(c.put(p, child.Attrs()), c.entries(p, child)); err != nil {
+		var err error
+		if at != nil && implied[rel] { // BuildKit gives it the source's mode, and no more
+			attrs := at.Attrs()
+			attrs.Mode = child.Mode
+			err = c.dst.Put(p, attrs)
+		} else {
+			err = c.put(p, child.Attrs())
+		}
+		if err := errors.Join(err, c.entries(p, child, rel, implied)); err != nil {
 			return err
 		}
 	}
@@ -211,12 +150,12 @@ func (c *copier) put(to string, n tree.Node) error {
 	return nil
 }
 
-// mkdirAll makes the directories of p that are missing: 0755, owned as the copy.
+// mkdirAll makes the directories of p that are missing, owned as the copy.
 func (c *copier) mkdirAll(p string) error {
 	if p == "" || c.dst.Lookup(p) != nil {
 		return nil
 	}
-	n := tree.Node{Kind: tree.Dir, Mode: 0o755, Mtime: c.spec.Now}
+	n := tree.Node{Kind: tree.Dir, Mode: c.spec.DirMode, Mtime: c.spec.Now}
 	if c.spec.Owner != nil {
 		n.UID, n.GID = c.spec.Owner.uid, c.spec.Owner.gid
 	}

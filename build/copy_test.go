@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -56,17 +57,22 @@ func list(t *testing.T, tr tree.Tree) []string {
 
 func doCopy(t *testing.T, src, dst tree.Tree, target string, sources ...string) (tree.Tree, error) {
 	t.Helper()
-	ms, err := matchSources(src, sources)
-	if err != nil {
-		return tree.Tree{}, err
+	return doTransfer(src, dst, dockerfile.Transfer{Sources: sources, Target: target})
+}
+
+// doTransfer picks and copies as a COPY does. Nothing is read.
+func doTransfer(src, dst tree.Tree, tr dockerfile.Transfer) (tree.Tree, error) {
+	run := &copyRun{tr: &tr}
+	for _, s := range tr.Sources {
+		if err := run.pickPaths(&origin{tree: src}, s); err != nil {
+			return tree.Tree{}, err
+		}
 	}
 	e := dst.Edit()
-	c := newCopier(e, copySpec{Target: target, Now: tree.Time{Sec: 100}})
-	for _, list := range ms {
-		for _, m := range list {
-			if err := c.copy(src, m); err != nil {
-				return tree.Tree{}, err
-			}
+	c := newCopier(e, copySpec{Target: tr.Target, DirMode: 0o755, Now: tree.Time{Sec: 100}})
+	for _, p := range run.picks {
+		if err := c.copy(p.from.tree, p.match); err != nil {
+			return tree.Tree{}, err
 		}
 	}
 	return e.Tree(), nil
@@ -133,10 +139,10 @@ func TestCopyRefuses(t *testing.T) {
 			}
 		})
 	}
-	if _, err := matchSources(plant(t), []string{"nope"}); !errors.Is(err, ErrNoSource) {
+	if _, err := matchSource(plant(t), "nope"); !errors.Is(err, ErrNoSource) {
 		t.Errorf("got %v, want ErrNoSource", err)
 	}
-	if ms, err := matchSources(plant(t), []string{"nope*"}); err != nil || len(ms[0]) != 0 {
+	if ms, err := matchSource(plant(t), "nope*"); err != nil || len(ms) != 0 {
 		t.Errorf("a pattern that matches nothing: got %v, %v, want nothing and no error", ms, err)
 	}
 }
@@ -148,7 +154,7 @@ func TestCopyAttributes(t *testing.T) {
 	dst := plant(t, "there/")
 	e := dst.Edit()
 	c := newCopier(e, copySpec{
-		Target: "/there/new/deep", Owner: &owner{10, 20}, Now: tree.Time{Sec: 100},
+		Target: "/there/new/deep", Owner: &owner{10, 20}, DirMode: 0o755, Now: tree.Time{Sec: 100},
 		Mode: func(_ uint32, dir bool) uint32 {
 			if dir {
 				return 0o711
@@ -193,7 +199,7 @@ func TestUnpack(t *testing.T) {
 		{Path: "d/b", Node: f},
 	}
 	e := plant(t, "l -> /opt").Edit()
-	c := newCopier(e, copySpec{Target: "/l/x/", Now: tree.Time{Sec: 100}})
+	c := newCopier(e, copySpec{Target: "/l/x/", DirMode: 0o755, Now: tree.Time{Sec: 100}})
 	if err := c.unpack(cs); err != nil {
 		t.Fatal(err)
 	}

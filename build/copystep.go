@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/oci/layer"
@@ -19,27 +20,45 @@ type copySource struct {
 	fs    *fsState      // the file system of a stage or image
 }
 
-// copyStep does COPY, and ADD where in is nil.
-func (r *stageRun) copyStep(ctx context.Context, s *state, tr *dockerfile.Transfer, in *dockerfile.Copy, step *progress.Step) (result, bool, error) {
+// copyStep does COPY: tr is its part of in.
+func (r *stageRun) copyStep(ctx context.Context, s *state, in *dockerfile.Copy, step *progress.Step) (result, bool, error) {
 	src, err := r.source(ctx, in)
 	if err != nil {
 		return result{}, false, err
 	}
-	c := &copyRun{b: r.b, below: s.fs, belowKey: s.key, tr: tr, src: src, unpack: in == nil, step: step}
+	return r.transfer(ctx, s, &copyRun{b: r.b, tr: &in.Transfer, src: src, step: step})
+}
+
+// scratchKey is the key of the empty file system.
+func scratchKey() Key { return newKey("scratch").sum() }
+
+// transfer puts the copy on the stage's file system. With --link it is made on the
+// empty one, and so is its key: what is below may change. As in BuildKit a --chmod
+// takes --link back.
+func (r *stageRun) transfer(ctx context.Context, s *state, c *copyRun) (result, bool, error) {
+	link := c.tr.Link && c.tr.Chmod == ""
+	c.below, c.belowKey = s.fs, s.key
+	if link {
+		c.below, c.belowKey = &fsState{}, scratchKey()
+	}
 	defer c.close()
 	res, cached, err := c.do(ctx)
-	if err == nil {
+	if err != nil {
+		return result{}, false, err
+	}
+	if link {
+		s.key = newKey("link").str(string(s.key)).str(string(c.key)).sum()
+	} else {
 		s.key = c.key
 	}
-	return res, cached, err
+	return res, cached, nil
 }
 
 // source finds what --from means: a stage, a named context, or an image.
 func (r *stageRun) source(ctx context.Context, c *dockerfile.Copy) (*copySource, error) {
 	b := r.b
-	if c == nil || c.From == "" {
-		l, err := b.mainContext(ctx)
-		return &copySource{local: l}, err
+	if c.From == "" {
+		return r.contextSource(ctx, &c.Transfer)
 	}
 	if c.FromStage != nil && c.FromStage.Context == "" {
 		s, err := b.stage(c.FromStage).wait(ctx)
@@ -63,6 +82,15 @@ func (r *stageRun) source(ctx context.Context, c *dockerfile.Copy) (*copySource,
 	return &copySource{fs: bs.fs}, nil
 }
 
+// contextSource is the build context, where anything is taken from it.
+func (r *stageRun) contextSource(ctx context.Context, t *dockerfile.Transfer) (*copySource, error) {
+	if !slices.ContainsFunc(t.Sources, func(src string) bool { return dockerfile.SourceKind(src) == "" }) {
+		return &copySource{}, nil
+	}
+	l, err := r.b.mainContext(ctx)
+	return &copySource{local: l}, err
+}
+
 // copyRun is one COPY or ADD on its way.
 type copyRun struct {
 	b *builder
@@ -72,14 +100,29 @@ type copyRun struct {
 	belowKey Key
 	tr       *dockerfile.Transfer
 	src      *copySource
-	unpack   bool // ADD: local archives are unpacked
+	add      *dockerfile.Add // nil for COPY
 	step     *progress.Step
 
-	sink    *sink
-	tree    tree.Tree // the source as far as it is known
-	matches [][]match
-	docs    []tree.Node // the heredocs
-	key     Key
+	sink  *sink
+	picks []pick
+	docs  []tree.Node // the heredocs
+	key   Key
+}
+
+// origin is a tree that picks are taken from.
+type origin struct {
+	tree  tree.Tree
+	paths []string      // what is taken
+	local *localContext // has the contents that the tree lacks; nil: the store has them
+}
+
+// pick is one thing to copy: an entry of a tree, or what a remote source stands for.
+type pick struct {
+	match
+	from   *origin // nil for a remote source that was not fetched yet
+	file   *remoteFile
+	git    *remoteGit
+	unpack bool // where it is an archive
 }
 
 func (c *copyRun) close() {
@@ -89,14 +132,20 @@ func (c *copyRun) close() {
 }
 
 func (c *copyRun) do(ctx context.Context) (result, bool, error) {
-	if c.src.fs != nil && c.src.fs.sealed() && !c.b.opts.NoCache {
+	if c.src.fs != nil && c.src.fs.sealed() && !c.b.fresh(ctx) {
 		alias, err := c.definition(ctx)
 		if err != nil {
 			return result{}, false, err
 		}
-		var key Key
-		if c.b.getJSON(kindAlias, string(alias), &key) {
-			if res, ok := c.b.recorded(ctx, key, c.below); ok {
+		if key, ok := c.b.alias(ctx, alias); ok {
+			res, ok := c.b.recorded(ctx, key, c.below)
+			if ok {
+				c.b.offer(key, c.below, res)
+				c.b.offerAlias(alias, key)
+			} else {
+				res, ok = c.b.adopt(ctx, key, c.below)
+			}
+			if ok {
 				c.key = key
 				return res, true, nil
 			}
@@ -131,7 +180,7 @@ func (c *copyRun) definition(ctx context.Context) (Key, error) {
 	if err != nil {
 		return "", err
 	}
-	return c.head("copy definition").str(string(chain)).strs(c.tr.Sources).sum(), nil
+	return c.head("copy definition 2").str(string(chain)).strs(c.tr.Sources).sum(), nil
 }
 
 func (c *copyRun) head(kind string) *keyer {
@@ -140,10 +189,7 @@ func (c *copyRun) head(kind string) *keyer {
 	for _, h := range c.tr.Heredocs {
 		k.str(h.Name).str(h.Data)
 	}
-	if c.unpack {
-		k.str("unpack")
-	}
-	return k
+	return k.strs(c.tr.Exclude).str(strconv.FormatBool(c.tr.Parents))
 }
 
 // putAlias lets the next build find the key without looking at a file, once the
@@ -158,83 +204,158 @@ func (c *copyRun) putAlias() {
 		if err != nil {
 			return err
 		}
-		return c.b.putJSON(kindAlias, string(alias), key, nil, nil)
+		if err := c.b.putJSON(kindAlias, string(alias), key, nil, nil); err != nil {
+			return err
+		}
+		c.b.offerAlias(alias, key)
+		return nil
 	})
 }
 
 // look finds what the sources match, and the digest of all of it: the key of
 // what is copied, whatever the times and wherever it comes from.
-func (c *copyRun) look(ctx context.Context) (err error) {
-	if c.src.local != nil {
-		c.sink = newSink(c.b)
-		c.tree, err = c.src.local.ctx.Tree(ctx, c.tr.Sources)
-	} else {
-		c.tree, err = c.src.fs.Tree(ctx, c.b)
-	}
+func (c *copyRun) look(ctx context.Context) error {
+	c.sink = newSink(c.b)
+	t, err := c.scan(ctx)
 	if err != nil {
 		return err
 	}
-	if c.src.local != nil {
-		for _, n := range c.src.local.ctx.Notes() {
-			c.step.Warn(n)
+	all := &origin{tree: t, local: c.src.local}
+	for _, src := range c.tr.Sources {
+		var err error
+		switch dockerfile.SourceKind(src) {
+		case dockerfile.SourceHTTP:
+			err = c.pickFile(ctx, src)
+		case dockerfile.SourceGit:
+			err = c.pickGit(ctx, src)
+		default:
+			err = c.pickPaths(all, src)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	if c.matches, err = matchSources(c.tree, c.tr.Sources); err != nil {
-		return err
-	}
-	if len(c.tr.Sources) > 0 && len(c.paths()) == 0 && len(c.tr.Heredocs) == 0 {
+	if len(c.tr.Sources) > 0 && len(c.picks) == 0 && len(c.tr.Heredocs) == 0 {
 		c.step.Warn("no source file matches: nothing is copied")
 	}
-	if c.src.local != nil {
-		c.tree, err = c.src.local.ctx.Digests(ctx, c.tree, c.paths(), c.sink)
-	} else {
-		c.tree, err = digestFiles(ctx, c.tree, c.matches, c.b.store.Packs())
-	}
-	if err != nil {
-		return err
+	for _, o := range c.origins() {
+		if o.local != nil {
+			o.tree, err = o.local.ctx.Digests(ctx, o.tree, o.paths, c.sink)
+		} else {
+			o.tree, err = digestFiles(ctx, o.tree, o.paths, c.b.store.Packs())
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return c.setKey()
 }
 
-func (c *copyRun) setKey() error {
-	k := c.head("copy")
-	if err := k.selection(c.tree, c.matches); err != nil {
+// scan returns the tree that the sources which are paths are looked for in.
+func (c *copyRun) scan(ctx context.Context) (tree.Tree, error) {
+	if c.src.fs != nil {
+		return c.src.fs.Tree(ctx, c.b)
+	}
+	if c.src.local == nil {
+		return tree.Empty(), nil
+	}
+	var paths []string
+	for _, src := range c.tr.Sources {
+		switch {
+		case dockerfile.SourceKind(src) != "":
+		case c.tr.Parents:
+			paths = append(paths, scanSource(src))
+		default:
+			paths = append(paths, src)
+		}
+	}
+	t, err := c.src.local.ctx.Tree(ctx, paths)
+	if err != nil {
+		return t, err
+	}
+	for _, n := range c.src.local.ctx.Notes() {
+		c.step.Warn(n)
+	}
+	return t, nil
+}
+
+// pickPaths picks what a path or pattern names. A filter has its own tree for each
+// match: it looks at paths relative to that.
+func (c *copyRun) pickPaths(all *origin, src string) error {
+	dir, pattern := src, ""
+	if c.tr.Parents {
+		dir, pattern = splitPivot(src)
+	}
+	f, err := newFilter(pattern, c.tr.Exclude)
+	if err != nil {
 		return err
 	}
-	c.key = k.sum()
+	ms, err := matchSource(all.tree, dir)
+	if err != nil {
+		return err
+	}
+	for _, m := range ms {
+		from := all
+		switch n := all.tree.Lookup(m.Path); {
+		case n == nil || f == filter{}:
+		case n.Kind == tree.Dir:
+			from = &origin{local: all.local}
+			if from.tree, m.Implied, err = f.apply(all.tree, m.Path); err != nil {
+				return err
+			}
+			if p := tree.Join(m.Path, pattern); !hasWildcard(src) && from.tree.Lookup(p) == nil {
+				return fmt.Errorf("%q: %w", "/"+p, ErrNoSource)
+			}
+		case pattern != "" && !hasWildcard(src):
+			return fmt.Errorf("%q: %w", "/"+tree.Join(m.Path, pattern), ErrNoSource)
+		default:
+			if out, err := f.excludes(m.Name); err != nil {
+				return err
+			} else if out || pattern != "" {
+				continue
+			}
+		}
+		from.paths = append(from.paths, m.Path)
+		c.picks = append(c.picks, pick{match: m, from: from, unpack: c.add != nil && (c.add.Unpack == nil || *c.add.Unpack)})
+	}
 	return nil
 }
 
-func (c *copyRun) paths() []string {
-	var out []string
-	for _, ms := range c.matches {
-		for _, m := range ms {
-			out = append(out, m.Path)
+// origins lists the trees that are picked from, each once.
+func (c *copyRun) origins() []*origin {
+	var out []*origin
+	for i := range c.picks {
+		if o := c.picks[i].from; o != nil && !slices.Contains(out, o) {
+			out = append(out, o)
 		}
 	}
 	return out
 }
 
+func (c *copyRun) setKey() error {
+	k := c.head("copy 2").num(uint64(len(c.picks)))
+	for i := range c.picks {
+		p := &c.picks[i]
+		k.str(p.Name).str(strconv.FormatBool(p.unpack))
+		switch {
+		case p.file != nil:
+			k.str("http").str(p.file.Key)
+		case p.git != nil:
+			k.str("git").str(p.git.Key)
+		default:
+			if err := k.subtree(p.from.tree, p.Path); err != nil {
+				return err
+			}
+		}
+	}
+	c.key = k.sum()
+	return nil
+}
+
 // apply edits the stage's tree and returns the difference.
 func (c *copyRun) apply(ctx context.Context) (tree.Changes, error) {
-	if c.src.local != nil {
-		t, err := c.src.local.ctx.Fill(ctx, c.tree, c.paths(), c.sink)
-		if err != nil {
-			return nil, err
-		}
-		c.tree = t
-		// The bytes that were stored decide (LAWS 23).
-		if err := c.setKey(); err != nil {
-			return nil, err
-		}
-	}
-	if err := c.storeHeredocs(ctx); err != nil {
+	if err := c.fill(ctx); err != nil {
 		return nil, err
-	}
-	if c.sink != nil {
-		if err := c.sink.commit(); err != nil {
-			return nil, err
-		}
 	}
 	parent, err := c.below.Tree(ctx, c.b)
 	if err != nil {
@@ -251,10 +372,35 @@ func (c *copyRun) apply(ctx context.Context) (tree.Changes, error) {
 	return tree.Diff(parent, e.Tree(), c.b.same)
 }
 
+// fill brings all contents into the store.
+func (c *copyRun) fill(ctx context.Context) error {
+	if err := c.fetch(ctx); err != nil {
+		return err
+	}
+	for _, o := range c.origins() {
+		if o.local == nil {
+			continue
+		}
+		t, err := o.local.ctx.Fill(ctx, o.tree, o.paths, c.sink)
+		if err != nil {
+			return err
+		}
+		o.tree = t
+	}
+	// The bytes that were stored decide (LAWS 23).
+	if err := c.setKey(); err != nil {
+		return err
+	}
+	if err := c.storeHeredocs(ctx); err != nil {
+		return err
+	}
+	return c.sink.commit()
+}
+
 // copier resolves --chown and --chmod against the stage's tree. Files of a host
 // directory belong to root where nothing else is said.
 func (c *copyRun) copier(parent tree.Tree, e *tree.Editor) (*copier, error) {
-	spec := copySpec{Target: c.tr.Target, Now: tree.TimeOf(c.b.now()).Truncate()}
+	spec := copySpec{Target: c.tr.Target, DirMode: 0o755, Now: tree.TimeOf(c.b.now()).Truncate()}
 	if c.tr.Chown != "" {
 		o, err := lookupOwner(parent, c.b.store.Packs(), c.tr.Chown)
 		if err != nil {
@@ -268,46 +414,46 @@ func (c *copyRun) copier(parent tree.Tree, e *tree.Editor) (*copier, error) {
 			return nil, err
 		}
 		spec.Mode = mode.Apply
+		if m, ok := mode.Octal(); ok { // as BuildKit has it, for octal modes only
+			spec.DirMode = m & 0o777
+		}
 	}
 	return newCopier(e, spec), nil
 }
 
 func (c *copyRun) copyAll(ctx context.Context, cp *copier) error {
-	files := 0
-	for _, ms := range c.matches {
-		for _, m := range ms {
-			if n := c.tree.Lookup(m.Path); n != nil && n.Kind != tree.Dir {
-				files++
-			}
+	files := len(c.docs)
+	for i := range c.picks {
+		if p := &c.picks[i]; p.from.tree.Lookup(p.Path).Kind != tree.Dir {
+			files++
 		}
 	}
-	if files+len(c.docs) > 1 && !cp.targetIsDir() {
+	if files > 1 && !cp.targetIsDir() {
 		if _, at, err := cp.target(); err != nil || at == nil || at.Kind != tree.Dir {
-			return errors.Join(err, fmt.Errorf("%d files are copied to %q, which is no directory: end it with a slash", files+len(c.docs), c.tr.Target))
+			return errors.Join(err, fmt.Errorf("%d files are copied to %q, which is no directory: end it with a slash", files, c.tr.Target))
 		}
 	}
-	for _, ms := range c.matches {
-		for _, m := range ms {
-			if c.unpack {
-				done, err := c.unpackOne(ctx, cp, m)
-				if err != nil {
-					return err
-				}
-				if done {
-					continue
-				}
-			}
-			if err := cp.copy(c.tree, m); err != nil {
+	for i := range c.picks {
+		p := &c.picks[i]
+		if p.unpack {
+			done, err := c.unpackOne(ctx, cp, p)
+			if err != nil {
 				return err
 			}
+			if done {
+				continue
+			}
+		}
+		if err := cp.copy(p.from.tree, p.match); err != nil {
+			return err
 		}
 	}
 	return c.copyHeredocs(cp)
 }
 
-// unpackOne unpacks a match of ADD that is an archive, as its content says.
-func (c *copyRun) unpackOne(ctx context.Context, cp *copier, m match) (bool, error) {
-	n := c.tree.Lookup(m.Path)
+// unpackOne unpacks a pick that is an archive, as its content says.
+func (c *copyRun) unpackOne(ctx context.Context, cp *copier, p *pick) (bool, error) {
+	n := p.from.tree.Lookup(p.Path)
 	if n == nil || n.Kind != tree.File || n.Size == 0 {
 		return false, nil
 	}
@@ -326,7 +472,7 @@ func (c *copyRun) unpackOne(ctx context.Context, cp *copier, m match) (bool, err
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("unpack %q: %w", "/"+m.Path, err)
+		return false, fmt.Errorf("unpack %q: %w", p.Name, err)
 	}
 	for _, note := range info.Notes {
 		c.step.Warn(note)
@@ -340,9 +486,6 @@ func (c *copyRun) unpackOne(ctx context.Context, cp *copier, m match) (bool, err
 // storeHeredocs puts the documents of the instruction into the pack.
 func (c *copyRun) storeHeredocs(ctx context.Context) error {
 	for _, h := range c.tr.Heredocs {
-		if c.sink == nil {
-			c.sink = newSink(c.b)
-		}
 		n, err := c.sink.bytes(ctx, h.Data)
 		if err != nil {
 			return err
@@ -372,9 +515,6 @@ func (c *copyRun) copyHeredocs(cp *copier) error {
 // indexer enters what was stored into the content index, where it is in the layer
 // and so durable with it (LAWS 33).
 func (c *copyRun) indexer(cs tree.Changes) func() {
-	if c.sink == nil {
-		return nil
-	}
 	added, packs := c.sink.added, packsOf(cs)
 	return func() {
 		for d, ex := range added {

@@ -55,22 +55,9 @@ func (k *keyer) strs(list []string) *keyer {
 
 func (k *keyer) sum() Key { return Key(hex.EncodeToString(k.h.Sum(nil))) }
 
-// selection writes what sources matched: names, kinds, modes, owners, targets,
+// subtree writes what one source matched: names, kinds, modes, owners, targets,
 // xattrs and contents of everything below, but no times, as docker has it. Every
 // file must have its digest.
-func (k *keyer) selection(src tree.Tree, matches [][]match) error {
-	for _, ms := range matches {
-		k.num(uint64(len(ms)))
-		for _, m := range ms {
-			k.str(m.Name)
-			if err := k.subtree(src, m.Path); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 func (k *keyer) subtree(src tree.Tree, from string) error {
 	first := map[*tree.Node]string{}
 	err := src.WalkFrom(from, func(p string, n *tree.Node) error {
@@ -104,9 +91,9 @@ func (k *keyer) subtree(src tree.Tree, from string) error {
 	return err
 }
 
-// digestFiles returns t with the digest of every file at or below the matches.
+// digestFiles returns t with the digest of every file at or below the paths.
 // Files are read from their packs, on two goroutines at once.
-func digestFiles(ctx context.Context, t tree.Tree, matches [][]match, files opener) (tree.Tree, error) {
+func digestFiles(ctx context.Context, t tree.Tree, paths []string, files opener) (tree.Tree, error) {
 	type job struct {
 		path string
 		node tree.Node
@@ -114,18 +101,16 @@ func digestFiles(ctx context.Context, t tree.Tree, matches [][]match, files open
 	}
 	var jobs []*job
 	seen := map[*tree.Node]bool{}
-	for _, ms := range matches {
-		for _, m := range ms {
-			err := t.WalkFrom(m.Path, func(p string, n *tree.Node) error {
-				if n.Kind == tree.File && n.Digest == "" && n.Size > 0 && !seen[n] {
-					seen[n] = true
-					jobs = append(jobs, &job{path: p, n: n})
-				}
-				return nil
-			})
-			if err != nil {
-				return t, err
+	for _, p := range paths {
+		err := t.WalkFrom(p, func(p string, n *tree.Node) error {
+			if n.Kind == tree.File && n.Digest == "" && n.Size > 0 && !seen[n] {
+				seen[n] = true
+				jobs = append(jobs, &job{path: p, n: n})
 			}
+			return nil
+		})
+		if err != nil {
+			return t, err
 		}
 	}
 	if len(jobs) == 0 {

@@ -12,15 +12,16 @@ import (
 
 func selectionKey(t *testing.T, tr tree.Tree, sources ...string) Key {
 	t.Helper()
-	ms, err := matchSources(tr, sources)
-	if err != nil {
+	c := &copyRun{b: &builder{}, tr: &dockerfile.Transfer{Sources: sources, Target: "/x"}}
+	for _, s := range sources {
+		if err := c.pickPaths(&origin{tree: tr}, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.setKey(); err != nil {
 		t.Fatal(err)
 	}
-	k := newKey("test")
-	if err := k.selection(tr, ms); err != nil {
-		t.Fatal(err)
-	}
-	return k.sum()
+	return c.key
 }
 
 // Docker's meaning of "unchanged" for COPY: names, modes, owners, targets,
@@ -88,7 +89,7 @@ func TestSelectionKeyNeedsDigests(t *testing.T) {
 		t.Fatal(err)
 	}
 	tr := e.Tree()
-	if err := newKey("test").selection(tr, [][]match{{{Path: "a"}}}); err == nil {
+	if err := newKey("test").subtree(tr, "a"); err == nil {
 		t.Error("a file without a digest got a key") // LAWS 10
 	}
 }

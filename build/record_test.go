@@ -210,13 +210,14 @@ func TestCopyIsKeyedByWhatItStored(t *testing.T) {
 	// As after a hit of the stat cache: the digest is known, the bytes are not stored.
 	c.close()
 	c.sink = newSink(b)
-	e := c.tree.Edit()
-	n := c.tree.Lookup("one").Attrs()
+	from := c.picks[0].from
+	e := from.tree.Edit()
+	n := from.tree.Lookup("one").Attrs()
 	n.Extents = nil
 	if err := e.Put("one", n); err != nil {
 		t.Fatal(err)
 	}
-	c.tree = e.Tree()
+	from.tree = e.Tree()
 	w.write("one", "new")
 	if _, err := c.apply(t.Context()); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,6 +69,9 @@ func (r *stageRun) wait(ctx context.Context) (*state, error) {
 }
 
 func (r *stageRun) run(ctx context.Context) (*state, error) {
+	if slices.ContainsFunc(r.b.opts.NoCacheFilter, func(name string) bool { return strings.EqualFold(name, r.stage.Label()) }) {
+		ctx = context.WithValue(ctx, freshKey{}, true)
+	}
 	s, triggers, err := r.start(ctx)
 	if err != nil {
 		return nil, err
@@ -105,7 +109,7 @@ func (r *stageRun) start(ctx context.Context) (*state, []dockerfile.Instruction,
 		return nil, nil, r.failed(st.Loc, st.Original, err)
 	}
 	if st.BaseName == dockerfile.Scratch && st.Context == "" {
-		s := &state{fs: &fsState{}, key: newKey("scratch").sum(), cfg: emptyConfig(platform)}
+		s := &state{fs: &fsState{}, key: scratchKey(), cfg: emptyConfig(platform)}
 		s.scope = r.scope(s)
 		return s, nil, nil
 	}
@@ -210,21 +214,30 @@ func (r *stageRun) step(ctx context.Context, s *state, in dockerfile.Instruction
 	case *dockerfile.Run:
 		return r.runStep(ctx, s, in, step)
 	case *dockerfile.Copy:
-		return r.copyStep(ctx, s, &in.Transfer, in, step)
+		return r.copyStep(ctx, s, in, step)
 	case *dockerfile.Add:
-		return r.copyStep(ctx, s, &in.Transfer, nil, step)
+		return r.addStep(ctx, s, in, step)
 	case *dockerfile.Workdir:
 		return r.workdirStep(ctx, s, in, step)
 	}
 	return result{}, false, fmt.Errorf("%s is not supported", in.Keyword())
 }
 
+// freshKey marks the context of a stage that NoCacheFilter names.
+type freshKey struct{}
+
+// fresh says whether steps run again although their results are known.
+func (b *builder) fresh(ctx context.Context) bool {
+	return b.opts.NoCache || ctx.Value(freshKey{}) != nil
+}
+
 // reuse looks for the result of key, holding the key's lock where there is none,
 // so that of several builds one runs the step and the others adopt its result.
 // unlock is nil for a hit.
 func (b *builder) reuse(ctx context.Context, key Key, below *fsState) (res result, unlock func(), err error) {
-	if !b.opts.NoCache {
+	if !b.fresh(ctx) {
 		if res, ok := b.recorded(ctx, key, below); ok {
+			b.offer(key, below, res)
 			return res, nil, nil
 		}
 	}
@@ -232,8 +245,12 @@ func (b *builder) reuse(ctx context.Context, key Key, below *fsState) (res resul
 	if err != nil {
 		return result{}, nil, err
 	}
-	if !b.opts.NoCache {
+	if !b.fresh(ctx) {
 		if res, ok := b.recorded(ctx, key, below); ok {
+			unlock()
+			return res, nil, nil
+		}
+		if res, ok := b.adopt(ctx, key, below); ok {
 			unlock()
 			return res, nil, nil
 		}
@@ -281,7 +298,7 @@ func (b *builder) makeWorkdir(ctx context.Context, s *state, dir string, now tre
 		return nil, err
 	}
 	e := t.Edit()
-	c := newCopier(e, copySpec{Owner: &owner{acc.UID, acc.GID}, Now: now})
+	c := newCopier(e, copySpec{Owner: &owner{acc.UID, acc.GID}, DirMode: 0o755, Now: now})
 	if err := c.mkdirAll(p); err != nil {
 		return nil, err
 	}

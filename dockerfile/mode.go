@@ -88,6 +88,9 @@ func parseClause(s string) ([]modeChange, bool) {
 	return out, len(out) > 0 && s == ""
 }
 
+// Octal returns the number of a mode that is one.
+func (m Mode) Octal() (value uint32, ok bool) { return m.value, m.octal }
+
 // Apply returns the permission bits (07777) of a file or directory after the change.
 func (m Mode) Apply(perm uint32, isDir bool) uint32 {
 	if m.octal {
