@@ -11,44 +11,87 @@ import (
 	"strings"
 
 	"github.com/fbuild/fbuild/buildctx"
+	"github.com/fbuild/fbuild/fetch"
 	"github.com/fbuild/fbuild/oci"
 )
 
-// localContext is a build context that is a directory of this host.
+// localContext is a build context as files of this host.
 type localContext struct {
 	ctx *buildctx.Context
+}
+
+// errNoContext is what a COPY meets after `fbuild build - < Dockerfile`.
+var errNoContext = &ContextError{
+	Location: "on stdin", Err: errors.New("it is a Dockerfile alone, so there are no files to copy"),
+	Hint: "give a directory, or a tar of one: tar c . | fbuild build -",
 }
 
 // mainContext opens the build context.
 func (b *builder) mainContext(ctx context.Context) (*localContext, error) {
 	if b.opts.ContextDir == "" {
-		return nil, errors.New("this build has no context to copy from")
+		return nil, errNoContext
 	}
 	return b.localContext(ctx, "", b.opts.ContextDir, b.opts.Ignore)
 }
 
-// localContext opens a directory once for the whole build.
-func (b *builder) localContext(ctx context.Context, name, dir string, ignore []byte) (*localContext, error) {
+// localContext opens a context once for the whole build: a directory, or a remote
+// one that is fetched now.
+func (b *builder) localContext(ctx context.Context, name, where string, ignore []byte) (*localContext, error) {
 	return once(ctx, &b.mu, b.contexts, name, func() (*localContext, error) {
-		abs, err := filepath.Abs(dir)
+		abs, statCache := "", ""
+		var err error
+		if IsRemoteContext(where) {
+			abs, err = b.fetchNamed(ctx, name, where)
+		} else {
+			abs, err = filepath.Abs(where)
+			if err == nil && !strings.HasPrefix(abs, b.store.Dir()+"/") { // what was fetched has another name each time
+				statCache = b.store.ContextFile(abs)
+			}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("open build context: %w", err)
 		}
 		if ignore == nil && name != "" {
-			ignore, err = os.ReadFile(filepath.Join(abs, ".dockerignore"))
-			if err != nil && !errors.Is(err, os.ErrNotExist) {
+			ignore, err = readIgnore(abs)
+			if err != nil {
 				return nil, fmt.Errorf("read ignore file of context %s: %w", name, err)
 			}
 		}
-		c, err := buildctx.Open(abs, buildctx.Options{
-			Ignore:    ignore,
-			StatCache: b.store.ContextFile(abs),
-		})
+		c, err := buildctx.Open(abs, buildctx.Options{Ignore: ignore, StatCache: statCache})
 		if err != nil {
 			return nil, err
 		}
 		return &localContext{c}, nil
 	})
+}
+
+// maxIgnore bounds the ignore file of a context.
+const maxIgnore = 1 << 20
+
+// readIgnore reads the ignore file of a named context; nil for none.
+func readIgnore(dir string) ([]byte, error) {
+	data, err := ReadContextFile(dir, ".dockerignore", maxIgnore)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
+// fetchNamed brings a named context into the build's temporary directory.
+func (b *builder) fetchNamed(ctx context.Context, name, where string) (string, error) {
+	temp, err := mkdirIn(b.temp, "context-")
+	if err != nil {
+		return "", err
+	}
+	spec := ContextSpec{Location: where, Secrets: b.opts.Secrets, SSH: b.opts.SSH, Progress: b.opts.Progress}
+	f := &FetchedContext{temp: temp}
+	if err := f.fetch(ctx, spec); err != nil {
+		return "", spec.failed(err)
+	}
+	if f.Dir == "" {
+		return "", spec.failed(errNotTar)
+	}
+	return f.Dir, nil
 }
 
 // closeContexts writes the stat caches.
@@ -68,7 +111,8 @@ func (b *builder) closeContexts() error {
 	return errors.Join(errs...)
 }
 
-// contextDir returns the directory that a named context stands for.
+// contextDir returns the directory, or the address of files, that a named context
+// stands for.
 func (b *builder) contextDir(name string) (string, bool) {
 	v, ok := b.context(name)
 	if !ok || isImageContext(v) {
@@ -102,22 +146,28 @@ func isImageContext(v string) bool {
 	return strings.HasPrefix(v, "docker-image://") || strings.HasPrefix(v, "oci-layout://")
 }
 
-// CheckContexts refuses values of --build-context that are not supported.
+// CheckContexts refuses values of --build-context that nothing can be made of.
 func CheckContexts(contexts map[string]string) error {
 	for name, v := range contexts {
-		scheme, _, ok := strings.Cut(v, "://")
-		switch {
-		case isImageContext(v):
-		case ok || strings.HasPrefix(v, "git@"):
-			return fmt.Errorf("build context %s: %q is not supported: give a directory, docker-image://REF or oci-layout://PATH (scheme %q)", name, v, scheme)
-		default:
-			st, err := os.Stat(v)
-			if err != nil {
-				return fmt.Errorf("build context %s: %w", name, err)
-			}
-			if !st.IsDir() {
-				return fmt.Errorf("build context %s: %s is not a directory", name, v)
-			}
+		if isImageContext(v) {
+			continue
+		}
+		form, _, err := contextForm(v, "")
+		if err == nil && (form == formStdin || form == formTar || strings.HasPrefix(v, "dir://")) {
+			err = errors.New("only the main context can be that")
+		}
+		if err != nil {
+			return fmt.Errorf("build context %s: %q: %w: give a directory, a git or http address, docker-image://REF or oci-layout://PATH", name, fetch.Redact(v), err)
+		}
+		if form != formDir {
+			continue
+		}
+		st, err := os.Stat(v)
+		if err != nil {
+			return fmt.Errorf("build context %s: %w", name, err)
+		}
+		if !st.IsDir() {
+			return fmt.Errorf("build context %s: %s is not a directory", name, v)
 		}
 	}
 	return nil

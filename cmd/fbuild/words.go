@@ -14,6 +14,7 @@ import (
 	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/exec"
+	"github.com/fbuild/fbuild/fetch"
 	"github.com/fbuild/fbuild/oci"
 	"github.com/fbuild/fbuild/progress"
 )
@@ -97,6 +98,9 @@ func hintOf(err error) string {
 		unsup  *dockerfile.Unsupported
 		file   *buildctx.PathError
 		exit   *exec.ExitError
+
+		fetched *fetch.Error
+		source  *build.ContextError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -109,6 +113,10 @@ func hintOf(err error) string {
 		return target.Hint
 	case errors.As(err, &file) && file.Hint != "":
 		return file.Hint
+	case errors.As(err, &fetched) && fetched.Hint != "":
+		return fetched.Hint
+	case errors.As(err, &source) && source.Hint != "":
+		return source.Hint
 	case errors.Is(err, oci.ErrUnauthorized):
 		return "log in first: credentials are read from ~/.docker/config.json, or from the directory in $DOCKER_CONFIG"
 	case errors.Is(err, oci.ErrUnreachable):
