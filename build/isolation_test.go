@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fbuild/fbuild/dockerfile"
+	"github.com/fbuild/fbuild/exec"
 )
 
 // LAWS 8: a builder with one id never serves one with ranges.
@@ -16,19 +17,36 @@ func TestRunKeyTellsTheIsolationClass(t *testing.T) {
 	s := &state{scope: dockerfile.NewScope(&dockerfile.File{}, dockerfile.ScopeOptions{})}
 	b := &builder{opts: Options{Platform: v1.Platform{OS: "linux", Architecture: "amd64"}}}
 	run := &dockerfile.Run{Args: []string{"x"}}
-	many, manyClass := b.runKey(s, run, "host"), isolationClass()
+	many, manyClass := b.runKey(s, run, "host"), isolationClass("")
 	if manyClass == "single" {
 		t.Skip("this host has one id")
 	}
 	t.Setenv("PATH", t.TempDir()) // no newuidmap
 	var one Key
 	var oneClass string
-	asUser(t, func() { one, oneClass = b.runKey(s, run, "host"), isolationClass() })
+	asUser(t, func() { one, oneClass = b.runKey(s, run, "host"), isolationClass("") })
 	if oneClass != "single" {
 		t.Fatalf("class without newuidmap: got %q, want single", oneClass)
 	}
 	if one == many {
 		t.Errorf("classes %q and %q have one key", oneClass, manyClass)
+	}
+}
+
+// LAWS 8: a chroot never serves namespaces, nor they a chroot.
+func TestRunKeyTellsAChroot(t *testing.T) {
+	if _, err := exec.Choose(exec.IsolationChroot); err != nil {
+		t.Skip(err)
+	}
+	s := &state{scope: dockerfile.NewScope(&dockerfile.File{}, dockerfile.ScopeOptions{})}
+	run := &dockerfile.Run{Args: []string{"x"}}
+	keys := map[string]Key{}
+	for _, isolation := range []string{exec.IsolationNamespaces, exec.IsolationChroot} {
+		b := &builder{opts: Options{Platform: v1.Platform{OS: "linux", Architecture: "amd64"}, Isolation: isolation}}
+		keys[isolation] = b.runKey(s, run, "host")
+	}
+	if keys[exec.IsolationNamespaces] == keys[exec.IsolationChroot] {
+		t.Error("a RUN in a chroot and one in namespaces: got one key, want two")
 	}
 }
 

@@ -71,7 +71,7 @@ func (b *builder) runKey(s *state, in *dockerfile.Run, network string) Key {
 		k.str(a.Key).str(a.Value)
 	}
 	k.str(s.cfg.Config.User).str(s.cfg.Config.WorkingDir).str(network).strs(b.opts.AddHosts)
-	k.str(s.cfg.OS).str(s.cfg.Architecture).str(s.cfg.Variant).str(isolationClass())
+	k.str(s.cfg.OS).str(s.cfg.Architecture).str(s.cfg.Variant).str(isolationClass(b.opts.Isolation))
 	if in.Script != nil {
 		k.str(in.Script.Path).str(in.Script.Data)
 	}
@@ -311,9 +311,14 @@ func (b *builder) writeScript(s *dockerfile.Script) (string, error) {
 	return f.Name(), nil
 }
 
-// isolationClass says which ids a RUN sees: a builder with one id must not serve
-// one with ranges (LAWS 8). It is what the host promises; nothing is started.
-func isolationClass() string {
+// isolationClass says which ids a RUN sees, and whether it has a /proc and devices
+// of its own: a builder with one id, or without namespaces, must not serve another
+// (LAWS 8). It is what the host promises; nothing is started.
+func isolationClass(isolation string) string {
+	// Where nothing can be run, only results of the usual kind can be of use.
+	if kind, err := exec.Choose(isolation); err == nil && kind == exec.IsolationChroot {
+		return kind
+	}
 	m, err := reexec.HostMap(false)
 	if err == nil && m.Class == reexec.ClassSingle {
 		return string(m.Class)

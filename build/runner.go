@@ -33,6 +33,7 @@ type runner struct {
 	boxErr    error
 	clients   map[string]*recorderProc
 	chosen    string
+	isolation string // of the build, known once a recorder is chosen
 	resolv    string
 	hostsFile string
 }
@@ -60,6 +61,18 @@ func (r *runner) kind(b *builder) (string, error) {
 	if r.chosen != "" {
 		return r.chosen, nil
 	}
+	r.isolation = b.opts.Isolation
+	sandbox, err := exec.Choose(r.isolation)
+	if err != nil {
+		return "", err
+	}
+	if sandbox == exec.IsolationChroot { // FUSE needs a mount
+		if b.opts.Recorder == RecorderFUSE {
+			return "", fmt.Errorf("recorder %s needs namespaces, and RUN happens in a chroot here: use --recorder=%s (fbuild doctor says why)", RecorderFUSE, RecorderWalk)
+		}
+		r.chosen = RecorderWalk
+		return r.chosen, nil
+	}
 	switch b.opts.Recorder {
 	case RecorderWalk:
 		r.chosen = RecorderWalk
@@ -84,7 +97,7 @@ func (r *runner) sandbox(ctx context.Context) (*exec.Sandbox, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.box == nil && r.boxErr == nil {
-		r.box, r.boxErr = exec.Open(ctx, exec.Config{})
+		r.box, r.boxErr = exec.Open(ctx, exec.Config{Isolation: r.isolation})
 	}
 	return r.box, r.boxErr
 }

@@ -16,10 +16,29 @@ var capabilities = []uint{
 // confine leaves the calling thread, and what is forked from it, with docker's capabilities and seccomp filter, and out of reach of the abstract sockets of others. no_new_privs stays off (LAWS 35), so the filter
 // goes in while CAP_SYS_ADMIN is held.
 func confine() error {
-	var keep uint64
-	for _, c := range capabilities {
-		keep |= 1 << c
+	keep := capabilitySet(capabilities)
+	if err := boundCapabilities(keep); err != nil {
+		return err
 	}
+	if err := scopeSockets(); err != nil {
+		return err
+	}
+	if err := installSeccomp(seccompProgram(refusals{})); err != nil {
+		return err
+	}
+	return setCapabilities(keep)
+}
+
+func capabilitySet(list []uint) uint64 {
+	var set uint64
+	for _, c := range list {
+		set |= 1 << c
+	}
+	return set
+}
+
+// boundCapabilities takes away for good what is not in KEEP, which is effective at the next execve. Which of them this thread has is setCapabilities' part.
+func boundCapabilities(keep uint64) error {
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("clear ambient capabilities: %w", err)
 	}
@@ -27,20 +46,22 @@ func confine() error {
 		if keep&(1<<c) != 0 {
 			continue
 		}
-		err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0)
+		in, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0)
 		if err == unix.EINVAL {
 			break // above the last one that this kernel knows
+		}
+		if err == nil && in != 0 { // what is gone already needs no CAP_SETPCAP
+			err = unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0)
 		}
 		if err != nil {
 			return fmt.Errorf("drop capability %d: %w", c, err)
 		}
 	}
-	if err := scopeSockets(); err != nil {
-		return err
-	}
-	if err := installSeccomp(); err != nil {
-		return err
-	}
+	return nil
+}
+
+// setCapabilities leaves the calling thread with KEEP.
+func setCapabilities(keep uint64) error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	data := [2]unix.CapUserData{
 		{Effective: uint32(keep), Permitted: uint32(keep)},
@@ -52,8 +73,7 @@ func confine() error {
 	return nil
 }
 
-func installSeccomp() error {
-	prog := seccompProgram()
+func installSeccomp(prog program) error {
 	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
 	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&fprog))); errno != 0 { //nolint:gosec // G103: as package unsafe has it for a system call
 		return fmt.Errorf("install seccomp filter: %w", errno)
@@ -61,23 +81,14 @@ func installSeccomp() error {
 	return nil
 }
 
-// scopedABI is the version of Landlock that has scopes (Linux 6.12).
-const scopedABI = 6
-
-// scopeSockets cuts off the abstract unix sockets outside, which the host's network namespace would show, where the kernel can (LAWS 36).
-func scopeSockets() error {
-	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if errno != 0 || abi < scopedABI {
-		return nil // no Landlock, or an older one: the package comment says what remains reachable
+// dropForGood takes a capability from this thread and from all that it starts.
+func dropForGood(c int) error {
+	have, err := permitted()
+	if err != nil || have&(1<<c) == 0 {
+		return err
 	}
-	attr := unix.LandlockRulesetAttr{Scoped: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET}
-	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0) //nolint:gosec // G103: as package unsafe has it for a system call
-	if errno != 0 {
-		return fmt.Errorf("create landlock ruleset: %w", errno)
+	if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil {
+		return fmt.Errorf("drop capability %d: %w", c, err)
 	}
-	defer func() { _ = unix.Close(int(fd)) }() // of no use any more
-	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0); errno != 0 {
-		return fmt.Errorf("apply landlock ruleset: %w", errno)
-	}
-	return nil
+	return setCapabilities(have &^ (1 << c))
 }

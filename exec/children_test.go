@@ -70,7 +70,7 @@ func testLimited() int {
 		fmt.Println(err)
 		return 1
 	}
-	_, err := Open(context.Background(), Config{})
+	_, err := Open(context.Background(), Config{Isolation: IsolationNamespaces})
 	fmt.Println(errors.Is(err, ErrUnavailable), err)
 	fmt.Println(Probe(context.Background()).Err)
 	return 0

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	children := Children()
 	for name, child := range map[string]func() int{
 		"test-caller": testCaller, "test-echo": testEcho, "test-write-binary": testWriteBinary, "test-lost": testLost, "test-nested": testNested, "test-limited": testLimited,
-		"test-scope": testScope, "test-setcap": testSetcap, "test-setattr": testSetattrOld,
+		"test-scope": testScope, "test-setcap": testSetcap, "test-setattr": testSetattrOld, "test-chroot-caller": testChrootCaller,
 	} {
 		children[name] = func() int {
 			status := child()

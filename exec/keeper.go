@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,27 +21,34 @@ const (
 
 // Children are the re-exec entries of this package.
 func Children() map[string]func() int {
-	return map[string]func() int{keeperName: keeperMain, initName: initMain, probeName: probeMain}
+	return map[string]func() int{
+		keeperName: func() int { return keeperMain(false) }, initName: initMain, probeName: probeMain,
+		chrootKeeperName: func() int { return keeperMain(true) }, chrootInitName: chrootInitMain, chrootCommandName: chrootCommandMain,
+	}
 }
 
-// keeper is K: pid 1 of the sandbox's pid namespace.
+// keeper is K: pid 1 of the sandbox's pid namespace, or, without namespaces, the subreaper of everything in the sandbox.
 type keeper struct {
-	link *link
-	null *os.File
-	exe  *os.File // this binary, not writable by whoever gets at it
+	link   *link
+	null   *os.File
+	exe    string // this binary, not writable by whoever gets at it
+	binary *os.File
+	chroot bool
 
 	mu   sync.Mutex
 	pids map[int]uint64 // children by pid; INVARIANT: a pid is here until it was reaped, so that a kill never hits another process
 	ids  map[uint64]int
 }
 
-func keeperMain() int {
+func keeperMain(chroot bool) int {
+	// What dies with its parent dies with the thread that forked it.
+	runtime.LockOSThread()
 	l, err := newLink(os.NewFile(3, "keeper socket"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "keeper:", err)
 		return 1
 	}
-	k := &keeper{link: l, pids: map[int]uint64{}, ids: map[uint64]int{}}
+	k := &keeper{link: l, chroot: chroot, pids: map[int]uint64{}, ids: map[uint64]int{}}
 	if err := k.prepare(); err != nil {
 		if serr := l.send(reply{Kind: "failed", Error: err.Error()}, nil); serr != nil {
 			fmt.Fprintln(os.Stderr, "keeper:", err, serr)
@@ -57,6 +67,13 @@ func keeperMain() int {
 		return 1
 	}
 	k.serve()
+	if chroot {
+		k.mu.Lock() // for good: nothing is started and nothing else reaps any more
+		if err := endDescendants(); err != nil {
+			fmt.Fprintln(os.Stderr, "keeper:", err)
+		}
+	}
+	unix.Exit(0) // at once: see initMain
 	return 0
 }
 
@@ -65,16 +82,35 @@ func (k *keeper) prepare() error {
 	if err := closeOnExecFrom(3); err != nil {
 		return err
 	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("open null device: %w", err)
 	}
 	k.null = null
-	k.exe, err = protectedBinary()
-	return err
+	if k.chroot {
+		return k.prepareChroot()
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if k.binary, err = protectedBinary(); err != nil {
+		return err
+	}
+	k.exe = fmt.Sprintf("/proc/self/fd/%d", k.binary.Fd())
+	return nil
+}
+
+// prepareChroot takes the place of namespaces: whatever is below this process stays below it. What it starts cannot make device nodes, which are the real ones here
+// (LAWS 19): those of an image stay in its tree and never are on a disk.
+func (k *keeper) prepareChroot() error {
+	k.exe = "/proc/self/exe" // commands have no /proc, and so no way to it
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("make keeper undumpable: %w", err)
+	}
+	if err := becomeSubreaper(); err != nil {
+		return err
+	}
+	return dropForGood(unix.CAP_MKNOD)
 }
 
 // serve answers requests until the socket closes.
@@ -115,7 +151,8 @@ func (k *keeper) fork(req request, files []*os.File) (int, error) {
 	for _, f := range files {
 		fds = append(fds, f.Fd())
 	}
-	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", k.exe.Fd()), []string{"fbuild:" + req.Name}, &syscall.ProcAttr{
+	// A child that must not outlive this process needs to know which one it was.
+	pid, err := syscall.ForkExec(k.exe, []string{"fbuild:" + req.Name, strconv.Itoa(os.Getpid())}, &syscall.ProcAttr{
 		Dir: "/", Env: []string{}, Files: fds,
 		Sys: &syscall.SysProcAttr{Cloneflags: req.Flags, Setsid: true},
 	})
@@ -134,10 +171,28 @@ func (k *keeper) kill(id uint64) {
 	}
 }
 
-// reap collects every child that ended, its own and the orphans that came to pid 1.
+// reap collects every child that ended, its own and the orphans that came to it.
 func (k *keeper) reap() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	for {
+		ended := k.collect()
+		if k.chroot && len(ended) > 0 {
+			// What an init that was killed has left behind.
+			ended = append(ended, k.endOrphans()...)
+		}
+		for _, r := range ended {
+			k.tell(r)
+		}
+		if len(ended) == 0 {
+			return
+		}
+	}
+}
+
+// collect waits for what has ended already.
+func (k *keeper) collect() []reply {
+	var ended []reply
 	for {
 		var ws unix.WaitStatus
 		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
@@ -145,7 +200,7 @@ func (k *keeper) reap() {
 			continue
 		}
 		if err != nil || pid <= 0 {
-			return
+			return ended
 		}
 		id, ok := k.pids[pid]
 		if !ok {
@@ -157,7 +212,26 @@ func (k *keeper) reap() {
 		if ws.Signaled() {
 			rep.Signal = int(ws.Signal())
 		}
-		k.tell(rep)
+		ended = append(ended, rep)
+	}
+}
+
+// endOrphans kills everything below this process that no living child is responsible for, and returns the children that ended in the meantime.
+func (k *keeper) endOrphans() []reply {
+	var ended []reply
+	for {
+		left, err := descendants(os.Getpid(), k.pids)
+		if err == nil {
+			err = killAll(left)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "keeper:", err)
+		}
+		if err != nil || len(left) == 0 {
+			return ended
+		}
+		time.Sleep(pause)
+		ended = append(ended, k.collect()...)
 	}
 }
 

@@ -91,6 +91,14 @@ func (s *Sandbox) Run(ctx context.Context, spec Spec) error {
 	if err != nil {
 		return err
 	}
+	if s.chroot {
+		return s.runChroot(ctx, j, spec)
+	}
+	return s.run(ctx, j, spec)
+}
+
+// run starts C and waits for it.
+func (s *Sandbox) run(ctx context.Context, j job, spec Spec) error {
 	specFile, err := writeJob(j)
 	if err != nil {
 		return err
@@ -110,7 +118,11 @@ func (s *Sandbox) Run(ctx context.Context, spec Spec) error {
 	if j.NoNet {
 		flags |= unix.CLONE_NEWNET
 	}
-	p, err := s.start(ctx, initName, flags, []*os.File{specFile, statusW}, out)
+	name := initName
+	if s.chroot {
+		name, flags = chrootInitName, 0
+	}
+	p, err := s.start(ctx, name, flags, []*os.File{specFile, statusW}, out)
 	if err != nil {
 		return err
 	}

@@ -20,12 +20,16 @@ import (
 type Config struct {
 	// SingleID maps one id only, as on a host without subordinate ids.
 	SingleID bool
+	// Isolation is one of IsolationAuto (""), IsolationNamespaces and IsolationChroot.
+	Isolation string
 	// Debug receives what the keeper has to say, nil for nobody.
 	Debug io.Writer
 }
 
-// Sandbox is a set of namespaces that lives as long as its keeper, in which commands and helpers run.
+// Sandbox is a set of namespaces, or else only a tree of processes, that lives as long as its keeper, in which commands and helpers run.
 type Sandbox struct {
+	chroot bool // no namespaces: IsolationChroot
+
 	ids  reexec.Map
 	cmd  *osexec.Cmd
 	link *link
@@ -41,6 +45,10 @@ type Sandbox struct {
 
 // Open starts the keeper. The error wraps ErrUnavailable when the host forbids what it needs.
 func Open(ctx context.Context, cfg Config) (*Sandbox, error) {
+	kind, err := Choose(cfg.Isolation)
+	if err != nil {
+		return nil, err
+	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("create keeper socket: %w", err)
@@ -51,25 +59,16 @@ func Open(ctx context.Context, cfg Config) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not bound to ctx: the keeper outlives the call that made it and ends when its socket closes.
-	cmd := reexec.Command(context.WithoutCancel(ctx), keeperName)
-	cmd.Dir = "/"
-	cmd.ExtraFiles = []*os.File{theirs}
 	said := &tail{}
-	cmd.Stderr = said
-	if cfg.Debug != nil {
-		cmd.Stderr = io.MultiWriter(said, cfg.Debug)
-	}
-	// A session of its own: Ctrl-C at the terminal is for the caller alone, which then ends the keeper in order.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	ids, err := reexec.StartMapped(ctx, cmd, unix.CLONE_NEWNS|unix.CLONE_NEWPID, cfg.SingleID)
+	cmd := keeperCommand(ctx, kind, theirs, said, cfg.Debug)
+	ids, err := startKeeper(ctx, kind, cmd, cfg.SingleID)
 	if err != nil {
 		if ctx.Err() == nil {
 			err = unavailable(err)
 		}
 		return nil, errors.Join(err, l.Close())
 	}
-	s := &Sandbox{ids: ids, cmd: cmd, link: l, read: make(chan struct{}), procs: map[uint64]*Process{}}
+	s := &Sandbox{chroot: kind == IsolationChroot, ids: ids, cmd: cmd, link: l, read: make(chan struct{}), procs: map[uint64]*Process{}}
 	s.close = sync.OnceValue(s.shutdown)
 	if err := s.handshake(ctx, theirs, said); err != nil {
 		close(s.read)
@@ -77,6 +76,36 @@ func Open(ctx context.Context, cfg Config) (*Sandbox, error) {
 	}
 	go s.readReplies()
 	return s, nil
+}
+
+// keeperCommand prepares K. It is not bound to ctx: it outlives the call that made it and ends when its socket closes.
+func keeperCommand(ctx context.Context, kind string, socket *os.File, said *tail, debug io.Writer) *osexec.Cmd {
+	name := keeperName
+	if kind == IsolationChroot {
+		name = chrootKeeperName
+	}
+	cmd := reexec.Command(context.WithoutCancel(ctx), name)
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{socket}
+	cmd.Stderr = said
+	if debug != nil {
+		cmd.Stderr = io.MultiWriter(said, debug)
+	}
+	// A session of its own: Ctrl-C at the terminal is for the caller alone, which then ends the keeper in order.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return cmd
+}
+
+// startKeeper starts K and says which ids exist in it.
+func startKeeper(ctx context.Context, kind string, cmd *osexec.Cmd, single bool) (reexec.Map, error) {
+	if kind != IsolationChroot {
+		return reexec.StartMapped(ctx, cmd, unix.CLONE_NEWNS|unix.CLONE_NEWPID, single)
+	}
+	ids, err := reexec.HostMap(single)
+	if err != nil {
+		return ids, err
+	}
+	return ids, cmd.Start()
 }
 
 // handshake waits until the keeper is ready.
@@ -99,8 +128,13 @@ func (s *Sandbox) handshake(ctx context.Context, theirs *os.File, said *tail) er
 	return nil
 }
 
-// Isolation names the class of ids that exist inside: "root", "ranges" or "single".
-func (s *Sandbox) Isolation() string { return string(s.ids.Class) }
+// Isolation names the class of ids that exist inside, "root", "ranges" or "single"; without namespaces it is IsolationChroot.
+func (s *Sandbox) Isolation() string {
+	if s.chroot {
+		return IsolationChroot
+	}
+	return string(s.ids.Class)
+}
 
 // Close ends the keeper and with it every process in the sandbox; none is left when it returns. It may be called more than once.
 func (s *Sandbox) Close() error { return s.close() }
@@ -112,7 +146,9 @@ func (s *Sandbox) shutdown() error {
 	// The keeper ends at the end of its socket; the kill is for one that cannot read any more. Neither can fail in a way that matters: Wait says how it ended.
 	_ = s.link.Close()
 	<-s.read
-	_ = s.cmd.Process.Kill()
+	if !s.chroot { // there it has to end its descendants itself, which it does whatever they do
+		_ = s.cmd.Process.Kill()
+	}
 	var exit *osexec.ExitError
 	if err := s.cmd.Wait(); err != nil && !errors.As(err, &exit) {
 		return fmt.Errorf("wait for keeper: %w", err)

@@ -38,13 +38,21 @@ var personalities = []uint32{0, 0x0008, 0x20000, 0x20008, 0xffffffff}
 // refusedDomains are sockets into the kernel's cryptography and to a hypervisor: docker refuses them too.
 var refusedDomains = []uint32{unix.AF_ALG, unix.AF_VSOCK}
 
+// refusals are what is refused beyond docker's profile where there are no namespaces.
+type refusals struct {
+	// tracing refuses to look into other processes, for kernels without Landlock, which confines it to the command's own.
+	tracing bool
+	// network leaves unix sockets only: the others do not exist (EAFNOSUPPORT).
+	network bool
+}
+
 // seccompProgram is docker's default profile for its default capabilities, turned around: the calls that it does not allow are refused with EPERM. Both the native
 // and the 32 bit calls of the machine are filtered, each by their own numbers.
-func seccompProgram() []unix.SockFilter {
+func seccompProgram(more refusals) program {
 	var prog program
 	prog.load(dataArch)
 	for _, a := range abis {
-		section := a.section()
+		section := a.section(more)
 		prog.jump(unix.BPF_JEQ, a.audit, 1, 0)
 		prog.skip(uint32(len(section)))
 		prog = append(prog, section...)
@@ -53,7 +61,7 @@ func seccompProgram() []unix.SockFilter {
 	return prog
 }
 
-func (a abi) section() program {
+func (a abi) section(more refusals) program {
 	var p program
 	p.load(dataNumber)
 	if a.privateTo != 0 {
@@ -63,11 +71,12 @@ func (a abi) section() program {
 	}
 	p.jump(unix.BPF_JGT, lastKnown, 0, 1)
 	p.ret(seccompErrno | uint32(unix.ENOSYS))
-	for _, c := range refusedCalls {
-		if n := c.numbers[a.numbers]; n >= 0 {
-			p.jump(unix.BPF_JEQ, uint32(n), 0, 1)
-			p.ret(seccompErrno | uint32(unix.EPERM))
-		}
+	p.refuse(a.numbers, refusedCalls, unix.EPERM)
+	if more.tracing {
+		p.refuse(a.numbers, tracingCalls, unix.EPERM)
+	}
+	if more.network {
+		p.refuse(a.numbers, socketCalls, unix.ENOSYS) // libc then uses socket
 	}
 	// As docker: flags of clone3 lie behind a pointer, and without it libc uses clone.
 	p.jump(unix.BPF_JEQ, a.clone3, 0, 1)
@@ -91,6 +100,10 @@ func (a abi) section() program {
 
 	var socket program
 	socket.load(dataArg0)
+	if more.network {
+		socket.jump(unix.BPF_JEQ, unix.AF_UNIX, 1, 0)
+		socket.ret(seccompErrno | uint32(unix.EAFNOSUPPORT))
+	}
 	for _, d := range refusedDomains {
 		socket.jump(unix.BPF_JEQ, d, 0, 1)
 		socket.ret(seccompErrno | uint32(unix.EPERM))
@@ -119,6 +132,16 @@ func (p *program) skip(n uint32) {
 
 func (p *program) ret(action uint32) {
 	*p = append(*p, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: action})
+}
+
+// refuse answers calls with ERRNO; COLUMN is the ABI.
+func (p *program) refuse(column int, calls []call, errno unix.Errno) {
+	for _, c := range calls {
+		if n := c.numbers[column]; n >= 0 {
+			p.jump(unix.BPF_JEQ, uint32(n), 0, 1)
+			p.ret(seccompErrno | uint32(errno))
+		}
+	}
 }
 
 // when runs SECTION, which returns, for call NUMBER.

@@ -1,11 +1,26 @@
 package exec
 
-// refusedCalls are the calls that docker's default profile does not allow with docker's default capabilities, by their numbers on amd64, i386, arm64 and arm; -1
-// where there is none. Calls that no kernel implements any more are left to the kernel.
-var refusedCalls = []struct {
+// call is a system call by its numbers on amd64, i386, arm64 and arm; -1 where it does not exist.
+type call struct {
 	name    string
 	numbers [4]int
-}{
+}
+
+// tracingCalls look into other processes.
+var tracingCalls = []call{
+	{"ptrace", [4]int{101, 26, 117, 26}},
+	{"process_vm_readv", [4]int{310, 347, 270, 376}},
+	{"process_vm_writev", [4]int{311, 348, 271, 377}},
+}
+
+// socketCalls make sockets without being the call socket: their arguments lie behind a pointer.
+var socketCalls = []call{
+	{"socketcall", [4]int{-1, 102, -1, 102}},
+}
+
+// refusedCalls are the calls that docker's default profile does not allow with docker's default capabilities, by their numbers on amd64, i386, arm64 and arm; -1
+// where there is none. Calls that no kernel implements any more are left to the kernel.
+var refusedCalls = []call{
 	{"acct", [4]int{163, 51, 89, 51}},
 	{"add_key", [4]int{248, 286, 217, 309}},
 	{"bpf", [4]int{321, 357, 280, 386}},

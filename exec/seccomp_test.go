@@ -54,7 +54,7 @@ func TestSeccompProgram(t *testing.T) {
 		eperm     = seccompErrno | uint32(unix.EPERM)
 		enosys    = seccompErrno | uint32(unix.ENOSYS)
 	)
-	prog := seccompProgram()
+	prog := seccompProgram(refusals{})
 	if len(prog) > 4096 {
 		t.Fatalf("program: got %d instructions, want at most 4096", len(prog))
 	}

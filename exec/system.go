@@ -22,6 +22,11 @@ var (
 // devices are those of the host that a command finds in /dev.
 var devices = []string{"null", "zero", "full", "random", "urandom", "tty"}
 
+// devLinks are docker's symlinks in /dev.
+var devLinks = map[string]string{
+	"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",
+}
+
 func (r *root) mountProc() error {
 	err := r.mount("proc", "/proc", safe, "")
 	if errors.Is(err, unix.EPERM) {
@@ -50,9 +55,7 @@ func (r *root) mountDev(ttyGroupExists bool) error {
 				return fmt.Errorf("create device directory: %w", err)
 			}
 		}
-		for name, to := range map[string]string{
-			"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",
-		} {
+		for name, to := range devLinks {
 			if err := os.Symlink(to, filepath.Join(dev, name)); err != nil {
 				return fmt.Errorf("create device link: %w", err)
 			}

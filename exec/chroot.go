@@ -1,0 +1,231 @@
+package exec
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Names of the children where there are no namespaces.
+const (
+	chrootKeeperName  = "chroot-keeper"
+	chrootInitName    = "chroot-init"
+	chrootCommandName = "chroot-command"
+)
+
+// runChroot places what the command finds in its root, runs it, and takes everything out again. It is A that does so: whatever happens to the children, A puts back
+// what was in the way; and only a killed A leaves a root as it is, which is then thrown away with the work directory around it.
+func (s *Sandbox) runChroot(ctx context.Context, j job, spec Spec) error {
+	p, err := place(j)
+	if err != nil {
+		return err
+	}
+	err = s.run(ctx, j, spec)
+	return errors.Join(err, p.takeOut())
+}
+
+// chrootInitMain is C without namespaces: parent of the command and of every process that comes of it, all of which it ends.
+func chrootInitMain() int {
+	// The parent death signal of the command goes by this thread.
+	runtime.LockOSThread()
+	status := os.NewFile(statusFD, "status")
+	o := runChrootInit()
+	if err := endDescendants(); err != nil {
+		o = outcome{Error: err.Error()}
+	}
+	if len(o.Error) > maxOutcome/8 {
+		o.Error = o.Error[:maxOutcome/8]
+	}
+	if err := json.NewEncoder(status).Encode(o); err != nil {
+		fmt.Fprintln(os.Stderr, "init:", err)
+		return 1
+	}
+	unix.Exit(0) // as in initMain
+	return 0
+}
+
+func runChrootInit() outcome {
+	if err := closeOnExecFrom(jobFD); err != nil {
+		return outcome{Error: err.Error()}
+	}
+	if err := prepareChrootInit(); err != nil {
+		return outcome{Error: err.Error(), Unavailable: true}
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return outcome{Error: fmt.Sprintf("create pipe: %v", err)}
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return outcome{Error: fmt.Sprintf("open null device: %v", err)}
+	}
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{"fbuild:" + chrootCommandName}, &syscall.ProcAttr{
+		Dir: "/", Env: []string{}, Files: []uintptr{null.Fd(), 1, 2, jobFD, w.Fd()},
+		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL},
+	})
+	closeFiles([]*os.File{w, null})
+	if err != nil {
+		return outcome{Error: fmt.Sprintf("start command: %v", err)}
+	}
+	data, err := io.ReadAll(io.LimitReader(r, maxOutcome)) // it ends with the execve of the command
+	if err != nil {
+		return outcome{Error: fmt.Sprintf("start command: %v", err)}
+	}
+	if len(data) == 0 {
+		return reapUntil(pid)
+	}
+	var o outcome
+	if err := json.Unmarshal(data, &o); err != nil {
+		return outcome{Error: fmt.Sprintf("start command: %v: %s", err, data)}
+	}
+	return o
+}
+
+// prepareChrootInit sees to it that nothing below this process outlives it, or K.
+func prepareChrootInit() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("make init undumpable: %w", err)
+	}
+	if err := becomeSubreaper(); err != nil {
+		return err
+	}
+	// K forks from one thread, which lives as long as K. When K is killed, this process has to end what it started.
+	orphaned := make(chan os.Signal, 1)
+	signal.Notify(orphaned, unix.SIGTERM)
+	go func() {
+		<-orphaned
+		_ = endDescendants() // nobody is there to be told
+		unix.Exit(1)
+	}()
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
+		return fmt.Errorf("set parent death signal: %w", err)
+	}
+	if len(os.Args) < 2 || os.Args[1] != strconv.Itoa(os.Getppid()) {
+		return errors.New("the keeper of the sandbox is gone")
+	}
+	return nil
+}
+
+// chrootCommandMain is D: it enters the root, gives up everything that the command must not have, and becomes the command.
+func chrootCommandMain() int {
+	// Capabilities, ids, Landlock and seccomp belong to a thread, and it is this one that executes the command.
+	runtime.LockOSThread()
+	status := os.NewFile(statusFD, "status")
+	o := becomeCommand()
+	if err := json.NewEncoder(status).Encode(o); err != nil {
+		fmt.Fprintln(os.Stderr, "init:", err)
+	}
+	unix.Exit(1)
+	return 1
+}
+
+// becomeCommand returns only if the command cannot be started.
+func becomeCommand() outcome {
+	j, err := readJob()
+	if err != nil {
+		return outcome{Error: err.Error()}
+	}
+	root, err := enterChroot(j)
+	if err != nil {
+		return outcome{Error: err.Error(), Unavailable: true}
+	}
+	if err := unix.Chdir(j.Dir); err != nil {
+		return outcome{Error: fmt.Sprintf("chdir to working directory %q: %v", j.Dir, err)}
+	}
+	name, err := lookPath(j.Args[0], j.Env)
+	if err != nil {
+		return commandError(err)
+	}
+	if err := confineChroot(j, root); err != nil {
+		return outcome{Error: err.Error(), Unavailable: true}
+	}
+	return commandError(startError(name, syscall.Exec(name, j.Args, j.Env)))
+}
+
+// enterChroot makes the command's root this process' root and returns a descriptor of it.
+func enterChroot(j job) (int, error) {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return -1, fmt.Errorf("make init undumpable: %w", err)
+	}
+	root, err := unix.Open(j.Root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open root %s: %w", j.Root, err)
+	}
+	if err := unix.Fchdir(root); err != nil {
+		return -1, fmt.Errorf("enter root: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return -1, fmt.Errorf("chroot: %w", err)
+	}
+	unix.Umask(0o022)
+	if err := setLimits(); err != nil {
+		return -1, err
+	}
+	if err := resetSignals(); err != nil {
+		return -1, err
+	}
+	return root, giveOutput(int(j.UID), int(j.GID))
+}
+
+// keptWithoutNamespaces are docker's capabilities but for two: CAP_SYS_CHROOT, with which one leaves a chroot, and CAP_MKNOD, with which one reaches a disk.
+func keptWithoutNamespaces() uint64 {
+	return capabilitySet(capabilities) &^ (1<<unix.CAP_SYS_CHROOT | 1<<unix.CAP_MKNOD)
+}
+
+// confineChroot leaves the calling thread with the ids of the command, with what remains of docker's capabilities, with the files below its root, and with no_new_privs:
+// without a user namespace that is the price of the filters (LAWS 35).
+func confineChroot(j job, root int) error {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("set no_new_privs: %w", err)
+	}
+	have, err := permitted()
+	if err != nil {
+		return err
+	}
+	keep := keptWithoutNamespaces() & have
+	if err := boundCapabilities(keep); err != nil {
+		return err
+	}
+	landlocked, err := landlockRoot(root)
+	if err != nil {
+		return err
+	}
+	if err := setIDs(j); err != nil {
+		return err
+	}
+	if j.UID != 0 {
+		keep = 0
+	}
+	if err := setCapabilities(keep); err != nil {
+		return err
+	}
+	// Again, since a change of ids clears it.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("set parent death signal: %w", err)
+	}
+	return installSeccomp(seccompProgram(refusals{tracing: !landlocked, network: j.NoNet}))
+}
+
+// setIDs changes the ids of this thread alone.
+func setIDs(j job) error {
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(j.Groups)), uintptr(unsafe.Pointer(unsafe.SliceData(j.Groups))), 0); errno != 0 { //nolint:gosec // what the system call takes
+		return fmt.Errorf("set supplementary groups %v: %w", j.Groups, errno)
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(j.GID), uintptr(j.GID), uintptr(j.GID)); errno != 0 {
+		return fmt.Errorf("set group %d: %w", j.GID, errno)
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(j.UID), uintptr(j.UID), uintptr(j.UID)); errno != 0 {
+		return fmt.Errorf("set user %d: %w", j.UID, errno)
+	}
+	return nil
+}
