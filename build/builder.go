@@ -29,10 +29,14 @@ type Options struct {
 	Contexts map[string]string
 	Platform v1.Platform
 	Labels   map[string]string
+	// Annotations are those of the image's manifest.
+	Annotations map[string]string
 	Tags     []string // full references, as oci.ParseRef gives them
 	AddHosts []string
 	Network  string // of RUN steps without a mode of their own: "", "default", "host" or "none"
 	NoCache  bool
+	// NoCacheFilter are the stages whose steps run again, by name.
+	NoCacheFilter []string
 	Pull     bool
 	Recorder string // auto, fuse or walk
 	// Isolation is how a RUN is kept apart: "" or "auto", "namespaces" or "chroot".

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -31,16 +32,22 @@ const (
 	OutputTar      OutputType = "tar"      // the root file system as a tar
 	OutputLocal    OutputType = "local"    // the root file system as files
 	OutputRegistry OutputType = "registry" // pushed
+	OutputDocker   OutputType = "docker"   // an archive that docker load, podman load and ctr image import read
 )
 
 // Output is one -o.
 type Output struct {
 	Type             OutputType
 	Dest             string // file or directory; "-" is stdout
-	Name             string // instead of the build's tags
+	Name             string // instead of the build's tags; several with commas between them
 	Tar              bool   // of OutputOCI: a tar, else a directory
 	RewriteTimestamp bool   // times in our layers are at most SOURCE_DATE_EPOCH
 	DockerMediaTypes bool
+	// Annotations are those of the manifest, beside the ones of the build.
+	Annotations map[string]string
+	// Load takes the archive of an OutputDocker that has no Dest. It calls write
+	// once, with where the archive goes, and returns when its reader has taken it.
+	Load func(ctx context.Context, step *progress.Step, write func(io.Writer) error) error
 }
 
 // checkOutputs finds out before the first step whether the outputs can be
@@ -158,7 +165,7 @@ func (b *builder) assemble(ctx context.Context, s *state, layers []*fsLayer, o O
 		ol.Open = b.layerOpener(l, ol.Desc)
 		list = append(list, ol)
 	}
-	return oci.Assemble(cfg, list, oci.AssembleOptions{DockerMediaTypes: o.DockerMediaTypes, StartInterval: s.startInterval})
+	return oci.Assemble(cfg, list, oci.AssembleOptions{Annotations: b.annotations(o), DockerMediaTypes: o.DockerMediaTypes, StartInterval: s.startInterval})
 }
 
 // layerOpener reads a layer's blob from the store, fetching it first where only
@@ -284,7 +291,7 @@ func (b *builder) name(img *oci.Built, o Output, res *Result, step *progress.Ste
 
 func (b *builder) names(o Output) []string {
 	if o.Name != "" {
-		return []string{o.Name}
+		return strings.Split(o.Name, ",")
 	}
 	return b.opts.Tags
 }
@@ -309,6 +316,8 @@ func (b *builder) write(ctx context.Context, img *oci.Built, o Output, res *Resu
 		return oci.WriteLayout(ctx, o.Dest, b.names(o), img)
 	case o.Type == OutputOCI:
 		return b.toFile(o.Dest, func(w io.Writer) error { return oci.WriteArchive(ctx, w, b.names(o), img) })
+	case o.Type == OutputDocker:
+		return b.writeDocker(ctx, img, o, step)
 	}
 	return nil
 }

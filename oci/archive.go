@@ -26,6 +26,8 @@ const (
 	gunzipFree        = 1 << 30 // bytes that any gzip archive may become
 	gunzipRatio       = 200     // and how many times its size beyond that
 	dockerManifest    = "manifest.json"
+	// dockerRepositories is written for docker and never read.
+	dockerRepositories = "repositories"
 )
 
 var (

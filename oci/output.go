@@ -296,13 +296,23 @@ func lockDir(dir string) (unlock func() error, err error) {
 // WriteArchive writes an image as the tar of an OCI layout that `docker load`
 // understands too. The bytes depend on the image and its names only.
 func WriteArchive(ctx context.Context, w io.Writer, names []string, b *Built) error {
-	if err := writeArchive(ctx, w, names, b); err != nil {
+	if err := writeArchive(ctx, w, names, b, false); err != nil {
 		return fmt.Errorf("write OCI archive: %w", err)
 	}
 	return nil
 }
 
-func writeArchive(ctx context.Context, w io.Writer, names []string, b *Built) error {
+// WriteDockerArchive writes an image for `docker load`, `podman load` and
+// `ctr image import`: the tar of WriteArchive with docker save's file of names.
+// Layers go in as they are.
+func WriteDockerArchive(ctx context.Context, w io.Writer, names []string, b *Built) error {
+	if err := writeArchive(ctx, w, names, b, true); err != nil {
+		return fmt.Errorf("write docker archive: %w", err)
+	}
+	return nil
+}
+
+func writeArchive(ctx context.Context, w io.Writer, names []string, b *Built, docker bool) error {
 	entries, err := b.entries(names)
 	if err != nil {
 		return err
@@ -328,10 +338,19 @@ func writeArchive(ctx context.Context, w io.Writer, names []string, b *Built) er
 			return err
 		}
 	}
-	for _, f := range []struct {
+	type small struct {
 		name string
 		data []byte
-	}{{indexFile, index}, {dockerManifest, manifest}, {layoutFile, []byte(layoutVersion)}} {
+	}
+	files := []small{{indexFile, index}, {dockerManifest, manifest}, {layoutFile, []byte(layoutVersion)}}
+	if docker {
+		repos, err := b.dockerRepositories(entries)
+		if err != nil {
+			return err
+		}
+		files = append(files, small{dockerRepositories, repos})
+	}
+	for _, f := range files {
 		if err := tarBlob(ctx, tw, f.name, memoryBlob(v1.Descriptor{Size: int64(len(f.data))}, f.data)); err != nil {
 			return err
 		}
@@ -363,4 +382,29 @@ func (b *Built) dockerSave(entries []v1.Descriptor) ([]byte, error) {
 		s.Layers = append(s.Layers, blobPath(d.Digest))
 	}
 	return json.Marshal([]saved{s})
+}
+
+// dockerRepositories is docker save's oldest file of names, name -> tag -> the
+// last layer: what still lists the names of an archive reads it.
+func (b *Built) dockerRepositories(entries []v1.Descriptor) ([]byte, error) {
+	repos := map[string]map[string]string{}
+	for _, d := range entries {
+		name, tag := cutTag(d.Annotations[imageNameKey])
+		if n := len(b.Manifest.Layers); name != "" && n > 0 {
+			if repos[name] == nil {
+				repos[name] = map[string]string{}
+			}
+			repos[name][tag] = b.Manifest.Layers[n-1].Digest.Hex
+		}
+	}
+	return json.Marshal(repos)
+}
+
+// Size is about how many bytes an archive of the image has.
+func (b *Built) Size() int64 {
+	var n int64
+	for _, bl := range b.blobs() {
+		n += bl.desc.Size
+	}
+	return n + int64(len(b.RawManifest))
 }

@@ -46,6 +46,8 @@ type Options struct {
 	Now func() time.Time
 	// Size is the terminal's size in columns and rows (nil: asked of Out, which must then be a terminal for TTY).
 	Size func() (width, height int)
+	// Failed, if not nil, is called once, from any goroutine, when Out cannot be written any more: nobody reads it.
+	Failed func(error)
 }
 
 // Display shows the steps of one build.
@@ -62,8 +64,9 @@ type Display struct {
 	closed  bool
 	plain   *plainPrinter // nil in the other modes
 
-	tty   *ttyPrinter // nil in the other modes; used by the loop alone
-	tails bool        // whether Close shows what failed
+	tty     *ttyPrinter // nil in the other modes; used with drawing held
+	drawing sync.Mutex  // taken before mu; held from Suspend to Resume
+	tails   bool        // whether Close shows what failed
 
 	stop chan struct{}
 	loop sync.WaitGroup
@@ -97,7 +100,7 @@ func newDisplay(o Options) (*Display, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Display{now: o.Now, out: &stickyWriter{w: o.Out}, every: defaultRefresh, pane: defaultPane, stop: make(chan struct{})}
+	d := &Display{now: o.Now, out: &stickyWriter{w: o.Out, failed: o.Failed}, every: defaultRefresh, pane: defaultPane, stop: make(chan struct{})}
 	if ms, err := strconv.Atoi(o.Getenv("TTY_DISPLAY_RATE")); err == nil && ms > 0 && ms <= 60_000 {
 		d.every = time.Duration(ms) * time.Millisecond
 	}
@@ -181,9 +184,7 @@ func (d *Display) Close(err error) error {
 	d.mu.Unlock()
 	close(d.stop)
 	d.loop.Wait()
-	if d.tty != nil {
-		d.tty.draw(d.snapshot(true))
-	}
+	d.draw(true)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.plain != nil {
@@ -230,7 +231,7 @@ func (d *Display) run() {
 		case <-t.C:
 		}
 		if d.tty != nil {
-			d.tty.draw(d.snapshot(false))
+			d.draw(false)
 			continue
 		}
 		d.mu.Lock()
@@ -239,8 +240,35 @@ func (d *Display) run() {
 	}
 }
 
+// draw brings the live view up to date; the last picture stays.
+func (d *Display) draw(last bool) {
+	if d.tty == nil {
+		return
+	}
+	d.drawing.Lock()
+	defer d.drawing.Unlock()
+	d.tty.draw(d.snapshot(last))
+}
+
+// Lines reports whether the display prints lines for a log, in BuildKit's plain format.
+func (d *Display) Lines() bool { return d.plain != nil }
+
+// Suspend leaves the terminal to others until resume is called: nothing is drawn, and the cursor stands below what was
+// drawn before. Afterwards the view is drawn anew, below whatever the others wrote. Steps go on meanwhile.
+func (d *Display) Suspend() (resume func()) {
+	d.drawing.Lock()
+	return func() {
+		if d.tty != nil {
+			d.tty.drawn = nil
+		}
+		d.drawing.Unlock()
+	}
+}
+
 // stickyWriter remembers the first error and writes nothing after it.
 type stickyWriter struct {
+	failed func(error) // may be nil
+
 	mu  sync.Mutex
 	w   io.Writer
 	err error
@@ -255,6 +283,9 @@ func (s *stickyWriter) Write(p []byte) (int, error) {
 	n, err := s.w.Write(p)
 	if err != nil {
 		s.err = fmt.Errorf("write progress: %w", err)
+		if s.failed != nil {
+			s.failed(s.err)
+		}
 	}
 	return n, s.err
 }

@@ -7,6 +7,8 @@
 // (pendingLimit of unprinted text, a few last lines); what a step logs can neither move the cursor nor forge a line of ours:
 // control sequences are removed and invalid UTF-8 is replaced before anything is stored.
 //
+// Lock order: drawing, then mu.
+//
 // Concurrency: every method may be called from any goroutine. One mutex guards all state. The plain printer writes with
 // the mutex held: a slow reader of the output slows down the steps that log, which is the back-pressure that bounds
 // memory. The terminal view draws from its own goroutine without the mutex. Close waits for that goroutine.

@@ -11,7 +11,8 @@ import (
 // row is one line of the view before it is fitted to a width.
 type row struct {
 	text    string
-	amount  string // how far a status is
+	amount  string  // how far a status is
+	part    float64 // the same as a part of the whole; 0 where that is unknown
 	took    time.Duration
 	ended   bool
 	color   rowColor
@@ -91,6 +92,8 @@ func (s *Step) rows(to []row, now time.Time, pane int) []row {
 		sr := row{text: "=> " + st.id, amount: st.amount(), took: end.Sub(st.start), ended: ended}
 		if ended {
 			sr.color = doneColor
+		} else if st.total > 0 {
+			sr.part = float64(st.current) / float64(st.total)
 		}
 		to = append(to, sr)
 	}
@@ -163,6 +166,20 @@ func choose(rows []row, limit, paneMaximum int) []row {
 	return rows
 }
 
+// barWidth is the width of a transfer's bar with its brackets, in columns.
+const barWidth = 22
+
+// bar draws how far a transfer is.
+func bar(part float64) string {
+	inner := barWidth - 2
+	full := min(int(part*float64(inner)), inner)
+	head := ""
+	if full < inner {
+		head = ">"
+	}
+	return "[" + strings.Repeat("=", full) + head + strings.Repeat(" ", inner-full-len(head)) + "]"
+}
+
 // fit lays the row out: name, amount and the time at the right margin, dropping the amount and then the time where there
 // is no room.
 func (r row) fit(width int) string {
@@ -180,6 +197,10 @@ func (r row) fit(width int) string {
 	if r.amount != "" && left-len(r.amount)-1 >= 12 {
 		amount = " " + r.amount
 		left -= len(amount)
+	}
+	if r.part > 0 && left-barWidth-1 >= 30 {
+		amount = " " + bar(r.part) + amount
+		left -= barWidth + 1
 	}
 	text := prefix + truncate(expandTabs(r.text), left) + amount
 	return text + strings.Repeat(" ", max(width-columns(text)-len(timer), 0)) + timer

@@ -30,7 +30,7 @@ const (
 
 func main() {
 	reexec.Main(build.Children())
-	os.Exit(run(os.Args[1:]))
+	os.Exit(run(arguments(os.Args)))
 }
 
 // errInterrupted is the cause of a context that a signal ended.
@@ -47,6 +47,9 @@ func run(args []string) int {
 	if err == nil {
 		return exitOK
 	}
+	if end, ok := errors.AsType[*executorEnd](err); ok {
+		return end.code
+	}
 	if errors.Is(context.Cause(ctx), errInterrupted) {
 		fmt.Fprintln(os.Stderr, "fbuild: error: interrupted")
 		return exitInterrupted
@@ -61,13 +64,15 @@ func run(args []string) int {
 
 // impatience is how long after the first signal a second one means "at once":
 // timeout(1) and many CI runners send two, to the process and to its group.
-const impatience = time.Second
+const impatience = 100 * time.Millisecond
 
 // onSignal calls fn at the first SIGINT, SIGTERM or SIGHUP; a later one ends the
 // process at once, which takes every child with it.
 func onSignal(fn func()) (stop func()) {
 	ch := make(chan os.Signal, 2)
 	signal.Notify(ch, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	pipe := make(chan os.Signal, 1) // a write to a closed pipe returns an error, and no signal ends us half way
+	signal.Notify(pipe, unix.SIGPIPE)
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -90,6 +95,7 @@ func onSignal(fn func()) (stop func()) {
 	}()
 	return func() {
 		signal.Stop(ch)
+		signal.Stop(pipe)
 		close(done)
 		<-ended
 	}

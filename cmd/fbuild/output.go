@@ -11,12 +11,24 @@ import (
 	"golang.org/x/term"
 
 	"github.com/fbuild/fbuild/build"
+	"github.com/fbuild/fbuild/oci"
 )
 
+// output is one -o as it was written.
+type output struct {
+	build.Output
+	context  string // docker's, of type=docker
+	insecure bool   // registry.insecure: its registries may be asked without TLS
+}
+
+// loads says whether the image goes into a daemon.
+func (o *output) loads() bool { return o.Type == build.OutputDocker && o.Dest == "" }
+
 // parseOutputs reads -o as docker does: a list of key=value fields, or a path
-// alone for type=local and "-" for a tar on stdout.
-func parseOutputs(list []string, push bool, stdout io.Writer) ([]build.Output, error) {
-	var outs []build.Output
+// alone for type=local and "-" for a tar on stdout. --push and --load are short
+// for outputs of their own.
+func parseOutputs(list []string, push, load bool, stdout io.Writer) ([]output, error) {
+	var outs []output
 	for _, s := range list {
 		o, err := parseOutput(s)
 		if err != nil {
@@ -25,69 +37,105 @@ func parseOutputs(list []string, push bool, stdout io.Writer) ([]build.Output, e
 		outs = append(outs, o)
 	}
 	if push {
-		i := slices.IndexFunc(outs, func(o build.Output) bool { return o.Type == build.OutputImage || o.Type == build.OutputRegistry })
+		i := slices.IndexFunc(outs, func(o output) bool { return o.Type == build.OutputImage || o.Type == build.OutputRegistry })
 		if i >= 0 {
 			outs[i].Type = build.OutputRegistry
 		} else {
-			outs = append(outs, build.Output{Type: build.OutputRegistry})
+			outs = append(outs, output{Output: build.Output{Type: build.OutputRegistry}})
 		}
 	}
+	if load && !slices.ContainsFunc(outs, func(o output) bool { return o.loads() }) {
+		outs = append(outs, output{Output: build.Output{Type: build.OutputDocker}})
+	}
+	return outs, checkStdout(outs, stdout)
+}
+
+// checkStdout lets one output at most go to stdout, and none to a terminal.
+func checkStdout(outs []output, stdout io.Writer) error {
 	n := 0
 	for _, o := range outs {
 		if o.Dest != "-" {
 			continue
 		}
 		if n++; n > 1 {
-			return nil, usagef("only one output can go to stdout")
+			return &hintError{usagef("only one output can go to stdout"), "give the others dest=FILE"}
 		}
 		if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-			return nil, usagef("refusing to write an archive to a terminal: redirect stdout or give dest=FILE")
+			return &hintError{usagef("refusing to write an archive to a terminal"), "redirect stdout or give dest=FILE"}
 		}
 	}
-	return outs, nil
+	return nil
 }
 
 func writesStdout(outs []build.Output) bool {
 	return slices.ContainsFunc(outs, func(o build.Output) bool { return o.Dest == "-" })
 }
 
-func parseOutput(s string) (build.Output, error) {
+func parseOutput(s string) (output, error) {
 	fields, err := csv.NewReader(strings.NewReader(s)).Read()
 	if err != nil {
-		return build.Output{}, usagef("--output %q: %w", s, err)
+		return output{}, usagef("--output %q: %w", s, err)
 	}
 	if len(fields) == 1 && !strings.HasPrefix(s, "type=") {
 		if s == "-" {
-			return build.Output{Type: build.OutputTar, Dest: "-"}, nil
+			return output{Output: build.Output{Type: build.OutputTar, Dest: "-"}}, nil
 		}
-		return build.Output{Type: build.OutputLocal, Dest: s}, nil
+		return output{Output: build.Output{Type: build.OutputLocal, Dest: s}}, nil
 	}
-	o := build.Output{Tar: true}
+	o := output{Output: build.Output{Tar: true}}
 	for _, f := range fields {
 		k, v, ok := strings.Cut(f, "=")
 		if !ok {
-			return o, usagef("--output %q: want key=value in %q", s, f)
+			return o, &hintError{usagef("--output %q: want key=value in %q", s, f), outputHint}
 		}
-		if err := setOutput(&o, strings.ToLower(strings.TrimSpace(k)), v); err != nil {
+		if err := o.set(strings.TrimSpace(k), v); err != nil {
 			return o, err
 		}
 	}
-	err = checkOutput(s, &o)
-	return o, err
+	return o, o.check(s)
 }
 
-func setOutput(o *build.Output, key, value string) error {
+const (
+	outputHint  = "for example -o type=docker,dest=app.tar, -o type=oci,dest=app.tar, -o type=registry or -o type=local,dest=out"
+	outputTypes = "there are docker, oci, registry, image, tar and local"
+)
+
+// fixedKeys are keys of docker's outputs that say what fbuild does anyway: any
+// other value is refused, with the reason.
+var fixedKeys = map[string]struct{ value, hint string }{
+	"unpack":            {"false", "fbuild never unpacks an image; what loads it does"},
+	"store":             {"true", "images are always in fbuild's store; fbuild cache prune takes them away"},
+	"compression":       {"gzip", "layers are compressed with gzip, which everything reads"},
+	"force-compression": {"false", "layers of the base go on as they came, whatever their compression"},
+	"oci-artifact":      {"false", "attestations are not made"},
+	"mode":              {"copy", "files are written over what is there; empty the directory first"},
+	"platform-split":    {"false", "there is one platform"},
+	"push-by-digest":    {"false", "push under a name: the digest is in the metadata file and on the screen"},
+	"name-canonical":    {"false", "the digest is in the metadata file and on the screen"},
+}
+
+// set takes one key=value.
+func (o *output) set(key, value string) error {
+	if kind, name, ok := annotationKey(key); ok {
+		return o.annotate(kind, name, value)
+	}
+	key = strings.ToLower(key)
+	if fixed, ok := fixedKeys[key]; ok {
+		if on, err := strconv.ParseBool(value); value == fixed.value || err == nil && strconv.FormatBool(on) == fixed.value {
+			return nil
+		}
+		return &hintError{usagef("--output: %s=%s is not supported", key, value), fixed.hint}
+	}
 	var err error
 	switch key {
 	case "type":
 		o.Type = build.OutputType(value)
-		if value == "docker" {
-			return usagef("--output type=docker is not supported yet: use type=oci,dest=FILE and load that archive (podman load, skopeo copy, docker load)")
-		}
 	case "dest":
 		o.Dest = value
 	case "name":
-		o.Name = value
+		return o.name(value)
+	case "context":
+		o.context = value
 	case "tar":
 		o.Tar, err = strconv.ParseBool(value)
 	case "push":
@@ -95,6 +143,8 @@ func setOutput(o *build.Output, key, value string) error {
 		if push, err = strconv.ParseBool(value); push {
 			o.Type = build.OutputRegistry
 		}
+	case "registry.insecure":
+		o.insecure, err = strconv.ParseBool(value)
 	case "rewrite-timestamp":
 		o.RewriteTimestamp, err = strconv.ParseBool(value)
 	case "oci-mediatypes":
@@ -102,7 +152,10 @@ func setOutput(o *build.Output, key, value string) error {
 		on, err = strconv.ParseBool(value)
 		o.DockerMediaTypes = !on
 	default:
-		return usagef("--output: %q is not supported; there are type, dest, name, tar, push, rewrite-timestamp and oci-mediatypes", key)
+		return &hintError{
+			usagef("--output: %q is not supported", key),
+			"there are type, dest, name, tar, push, registry.insecure, rewrite-timestamp, oci-mediatypes, annotation.KEY and context",
+		}
 	}
 	if err != nil {
 		return usagef("--output %s=%s: want true or false", key, value)
@@ -110,14 +163,42 @@ func setOutput(o *build.Output, key, value string) error {
 	return nil
 }
 
-func checkOutput(s string, o *build.Output) error {
+// name takes the names of this output, several with commas between them.
+func (o *output) name(value string) error {
+	var full []string
+	for n := range strings.SplitSeq(value, ",") {
+		ref, err := oci.ParseRef(strings.TrimSpace(n))
+		if err != nil {
+			return &hintError{usagef("--output name=%s: %w", value, err), nameHint}
+		}
+		full = append(full, oci.FullName(ref))
+	}
+	o.Name = strings.Join(full, ",")
+	return nil
+}
+
+// check finds what the keys together do not allow.
+func (o *output) check(s string) error {
+	bad := func(hint, format string, args ...any) error {
+		return &hintError{usagef("--output %q: "+format, append([]any{s}, args...)...), hint}
+	}
+	if o.context != "" && o.Type != build.OutputDocker {
+		return bad("context= names docker's context for -o type=docker", "type=%s has no context", o.Type)
+	}
+	if len(o.Annotations) > 0 && (o.Type == build.OutputLocal || o.Type == build.OutputTar) {
+		return bad("annotations are those of a manifest, which files do not have", "type=%s has no annotations", o.Type)
+	}
 	switch o.Type {
 	case build.OutputOCI:
 		if o.Dest == "" && o.Tar {
 			o.Dest = "-"
 		}
 		if !o.Tar && (o.Dest == "" || o.Dest == "-") {
-			return usagef("--output %q: tar=false needs dest=DIRECTORY", s)
+			return bad("for example -o type=oci,tar=false,dest=layout", "tar=false needs dest=DIRECTORY")
+		}
+	case build.OutputDocker:
+		if !o.Tar {
+			return bad("-o type=oci,tar=false,dest=DIRECTORY writes an OCI layout", "nothing loads a directory, so tar=false is not supported")
 		}
 	case build.OutputTar:
 		if o.Dest == "" {
@@ -125,14 +206,14 @@ func checkOutput(s string, o *build.Output) error {
 		}
 	case build.OutputLocal:
 		if o.Dest == "" || o.Dest == "-" {
-			return usagef("--output %q: type=local needs dest=DIRECTORY", s)
+			return bad("for example -o type=local,dest=out", "type=local needs dest=DIRECTORY")
 		}
 	case build.OutputImage, build.OutputRegistry:
 		if o.Dest != "" {
-			return usagef("--output %q: type=%s has no dest", s, o.Type)
+			return bad("-o type=docker,dest=FILE and -o type=oci,dest=FILE write archives", "type=%s has no dest", o.Type)
 		}
 	default:
-		return usagef("--output %q: unknown type %q; there are oci, tar, local, image and registry", s, o.Type)
+		return bad(outputTypes, "unknown type %q", o.Type)
 	}
 	return nil
 }

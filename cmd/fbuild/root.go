@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -58,30 +57,13 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	cmd.SetErr(stderr)
 	cmd.SetFlagErrorFunc(flagError)
 	cmd.PersistentFlags().StringVar(&a.root, "root", "", "directory of the store (default $FBUILD_ROOT, else $XDG_DATA_HOME/fbuild)")
-	cmd.AddCommand(a.buildCommand(), a.cacheCommand(), a.doctorCommand(), a.versionCommand())
+	cmd.AddCommand(a.buildCommand(), a.cacheCommand(), a.doctorCommand(), a.executorCommand(), a.versionCommand())
 	return cmd
 }
 
-// laterFlags are docker's flags that fbuild does not have, and what to do instead.
-var laterFlags = map[string]string{ //nolint:gosec // no credentials, flags about them
-	"load":       "the image is in fbuild's store; -o type=oci,dest=FILE makes an archive that podman load and skopeo read",
-	"cache-from": "the store of this host is the cache", "cache-to": "the store of this host is the cache",
-	"provenance": "attestations are not made", "sbom": "attestations are not made", "attest": "attestations are not made",
-	"builder": "there is no daemon to choose", "squash": "use a multi-stage build",
-	"memory": "set limits on fbuild itself", "ulimit": "set limits on fbuild itself", "shm-size": "/dev/shm has no limit of its own",
-	"no-cache-filter": "use --no-cache", "annotation": "use --label", "check": "warnings are shown at the end of every build",
-	"call": "", "allow": "", "cgroup-parent": "", "compress": "", "rm": "", "force-rm": "", "policy": "", "resource": "",
-}
-
-// flagError is a mistake in the flags; docker's flags that are not there are
-// called by name.
+// flagError is a mistake in the flags.
 func flagError(cmd *cobra.Command, err error) error {
-	name, ok := strings.CutPrefix(err.Error(), "unknown flag: --")
-	hint, known := laterFlags[name]
-	if !ok || !known {
-		return &hintError{&usageError{err}, "see " + cmd.CommandPath() + " --help"}
-	}
-	return &hintError{usagef("--%s is not supported yet", name), hint}
+	return &hintError{&usageError{err}, "see " + cmd.CommandPath() + " --help"}
 }
 
 // storeDir is where the store is.

@@ -46,9 +46,23 @@ func (a *app) withSource(err error, f *dockerfile.File) error {
 	return err
 }
 
+// sayDocker prints a failure as docker buildx does, which is what the readers of
+// plain logs look for; our own words follow.
+func (a *app) sayDocker(err error) {
+	var step *build.StepError
+	if errors.As(err, &step) {
+		fmt.Fprintln(a.stderr, "ERROR: failed to build: failed to solve:", printable(step.Error()))
+	}
+}
+
 // explain turns an error into the words and the exit code of the program.
 func explain(err error) (text, hint string, code int) {
 	var usage *usageError
+	var status *statusError
+	if errors.As(err, &status) {
+		text, hint, _ = explain(status.err)
+		return text, hint, status.code
+	}
 	switch {
 	case errors.As(err, &usage):
 		return err.Error(), hintOf(err), exitUsage

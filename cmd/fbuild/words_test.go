@@ -3,10 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/fbuild/fbuild/build"
@@ -56,43 +54,5 @@ func TestExplain(t *testing.T) {
 func TestPrintable(t *testing.T) {
 	if got, want := printable("a\x1b]0;pwn\a\x1b[31mX\u009b\xff\n\tä"), "a]0;pwn[31mX?\n\tä"; got != want {
 		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
-func TestParseOutputs(t *testing.T) {
-	tests := []struct {
-		in   []string
-		push bool
-		want []build.Output
-		err  string
-	}{
-		{in: []string{"out"}, want: []build.Output{{Type: build.OutputLocal, Dest: "out"}}},
-		{in: []string{"-"}, want: []build.Output{{Type: build.OutputTar, Dest: "-"}}},
-		{in: []string{"type=oci,dest=a.tar"}, want: []build.Output{{Type: build.OutputOCI, Dest: "a.tar", Tar: true}}},
-		{in: []string{"type=oci,tar=false,dest=d"}, want: []build.Output{{Type: build.OutputOCI, Dest: "d"}}},
-		{in: []string{"type=oci"}, want: []build.Output{{Type: build.OutputOCI, Dest: "-", Tar: true}}},
-		{in: []string{"type=image,name=x,push=true"}, want: []build.Output{{Type: build.OutputRegistry, Name: "x", Tar: true}}},
-		{push: true, want: []build.Output{{Type: build.OutputRegistry}}},
-		{in: []string{"type=image"}, push: true, want: []build.Output{{Type: build.OutputRegistry, Tar: true}}},
-		{in: []string{`"type=local","dest=a,b"`}, want: []build.Output{{Type: build.OutputLocal, Dest: "a,b", Tar: true}}},
-		{in: []string{"type=oci,tar=false"}, err: `--output "type=oci,tar=false": tar=false needs dest=DIRECTORY`},
-		{in: []string{"type=local"}, err: `--output "type=local": type=local needs dest=DIRECTORY`},
-		{in: []string{"type=tar", "type=oci"}, err: "only one output can go to stdout"},
-		{in: []string{"type=bogus"}, err: `--output "type=bogus": unknown type "bogus"; there are oci, tar, local, image and registry`},
-		{in: []string{"type=oci,dest=x,compression=zstd"}, err: `--output: "compression" is not supported; there are type, dest, name, tar, push, rewrite-timestamp and oci-mediatypes`},
-		{in: []string{"type=docker"}, err: "--output type=docker is not supported yet: use type=oci,dest=FILE and load that archive (podman load, skopeo copy, docker load)"},
-	}
-	for _, tt := range tests {
-		got, err := parseOutputs(tt.in, tt.push, io.Discard)
-		if tt.err != "" {
-			var usage *usageError
-			if err == nil || err.Error() != tt.err || !errors.As(err, &usage) {
-				t.Errorf("%q: got error %v, want the usage error %q", tt.in, err, tt.err)
-			}
-			continue
-		}
-		if d := cmp.Diff(tt.want, got); err != nil || d != "" {
-			t.Errorf("%q: %v, -want +got\n%s", tt.in, err, d)
-		}
 	}
 }

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/fbuild/fbuild/build"
+	"github.com/fbuild/fbuild/dockerfile"
+	"github.com/fbuild/fbuild/oci"
+)
+
+const nameHint = "for example -t app:1.0 or -t registry.example.com/team/app; names are in lower case"
+
+// options checks the flags and turns them into build.Options.
+func (a *app) options(f *buildFlags, path string) (*build.Options, error) {
+	o := &build.Options{
+		ContextDir: path, Target: f.target, Network: f.network, AddHosts: f.hosts,
+		NoCache: f.noCache, NoCacheFilter: f.noCacheFilter, Pull: f.pull, Recorder: f.recorder, Check: f.checkLayer, Stdout: a.stdout,
+	}
+	if err := checkContext(path, f.file); err != nil {
+		return nil, err
+	}
+	if err := f.checkWords(); err != nil {
+		return nil, err
+	}
+	var err error
+	if o.Isolation, err = parseIsolation(f.isolation); err != nil {
+		return nil, err
+	}
+	if o.Secrets, err = a.parseSecrets(f.secrets); err != nil {
+		return nil, err
+	}
+	if o.SSH, err = parseSSH(f.ssh); err != nil {
+		return nil, err
+	}
+	if o.Labels, err = keyValues("--label", f.labels); err != nil {
+		return nil, err
+	}
+	if o.Annotations, err = parseAnnotations(f.annotations); err != nil {
+		return nil, err
+	}
+	if o.Contexts, err = keyValues("--build-context", f.contexts); err != nil {
+		return nil, err
+	}
+	if err := build.CheckContexts(o.Contexts); err != nil {
+		return nil, &usageError{err}
+	}
+	if o.Platform, err = hostPlatform(f.platforms); err != nil {
+		return nil, err
+	}
+	for _, t := range f.tags {
+		ref, err := oci.ParseRef(t)
+		if err != nil {
+			return nil, &hintError{usagef("--tag: %w", err), nameHint}
+		}
+		o.Tags = append(o.Tags, oci.FullName(ref))
+	}
+	return o, a.outputs(f, o)
+}
+
+// checkWords checks the flags that take one of a few words.
+func (f *buildFlags) checkWords() error {
+	if _, err := build.ParseAddHosts(f.hosts); err != nil {
+		return &hintError{&usageError{err}, "for example --add-host db=10.0.0.7, --add-host db=[2001:db8::7] or --add-host host.docker.internal=host-gateway"}
+	}
+	for _, c := range []struct {
+		flag, value string
+		words       []string
+	}{
+		{"network", f.network, []string{"default", "host", "none"}},
+		{"recorder", f.recorder, []string{build.RecorderAuto, build.RecorderFUSE, build.RecorderWalk}},
+		{"exit-code", f.exitCode, []string{"build", "run"}},
+		{"call", f.call, []string{"build", "check", "targets"}},
+	} {
+		if !slices.Contains(c.words, c.value) {
+			n := len(c.words) - 1
+			return &hintError{usagef("--%s %q is not supported", c.flag, c.value), fmt.Sprintf("there are %s and %s", strings.Join(c.words[:n], ", "), c.words[n])}
+		}
+	}
+	if f.noCache && len(f.noCacheFilter) > 0 {
+		return &hintError{usagef("--no-cache and --no-cache-filter are given together"), "--no-cache runs every stage again, the filter some of them"}
+	}
+	if f.check && f.call != "build" && f.call != "check" {
+		return &hintError{usagef("--check and --call=%s are given together", f.call), "--check is short for --call=check"}
+	}
+	return nil
+}
+
+// outputs reads -o, --push and --load.
+func (a *app) outputs(f *buildFlags, o *build.Options) error {
+	outs, err := parseOutputs(f.outputs, f.push, f.load, a.stdout)
+	if err != nil {
+		return err
+	}
+	images := len(outs) == 0
+	for _, out := range outs {
+		if out.Type == build.OutputRegistry && len(o.Tags) == 0 && out.Name == "" {
+			return &hintError{usagef("pushing needs a name"), "give -t REGISTRY/NAME:TAG"}
+		}
+		if out.insecure {
+			f.insecure = append(f.insecure, registries(out.Name, o.Tags)...)
+		}
+		if out.loads() {
+			if f.loader != nil && out.context != f.loaderContext {
+				return &hintError{usagef("the image can be loaded into one daemon at a time"), "run docker load for the second, with the archive of -o type=docker,dest=FILE"}
+			}
+			f.loader, f.loaderContext = &loader{}, out.context
+			out.Load = f.loader.load
+		}
+		images = images || out.Type != build.OutputLocal && out.Type != build.OutputTar
+		o.Outputs = append(o.Outputs, out.Output)
+	}
+	if len(o.Annotations) > 0 && !images {
+		return &hintError{usagef("--annotation needs an image"), "annotations are those of a manifest, which -o type=local and type=tar do not write"}
+	}
+	return nil
+}
+
+// registries returns the registries of an output's names, else of the build's.
+func registries(names string, tags []string) []string {
+	if names != "" {
+		tags = strings.Split(names, ",")
+	}
+	var hosts []string
+	for _, t := range tags {
+		if ref, err := oci.ParseRef(t); err == nil {
+			hosts = append(hosts, ref.Context().RegistryStr())
+		}
+	}
+	return hosts
+}
+
+// findLoader looks for who takes the image, where an output wants that.
+func (f *buildFlags) findLoader(ctx context.Context) error {
+	if f.loader == nil {
+		return nil
+	}
+	found, err := findLoader(ctx, f.loaderContext)
+	if err == nil {
+		*f.loader = *found
+	}
+	return err
+}
+
+// checkFilter refuses a filter for a stage that the Dockerfile does not have.
+func checkFilter(file *dockerfile.File, names []string) error {
+	for _, n := range names {
+		if !slices.ContainsFunc(file.Stages, func(s *dockerfile.Stage) bool { return strings.EqualFold(s.Label(), n) }) {
+			return &hintError{usagef("--no-cache-filter %q: the Dockerfile has no such stage", n), "fbuild build --call=targets lists the stages"}
+		}
+	}
+	return nil
+}
+
+// hostPlatform checks --platform, which may only name the host's own.
+func hostPlatform(list []string) (v1.Platform, error) {
+	host := oci.Normalize(v1.Platform{OS: "linux", Architecture: runtime.GOARCH})
+	text := strings.Join(list, ",")
+	if text == "" {
+		text = os.Getenv("DOCKER_DEFAULT_PLATFORM")
+	}
+	if text == "" || text == "local" {
+		return host, nil
+	}
+	if strings.Contains(text, ",") {
+		return host, &hintError{usagef("--platform %s: several platforms are not supported", text), "build on a host of each, push each under a name of its own, and join them with docker buildx imagetools create"}
+	}
+	p, err := v1.ParsePlatform(text)
+	if err != nil {
+		return host, usagef("--platform: %w", err)
+	}
+	if p.OS != host.OS || p.Architecture != host.Architecture {
+		return host, &hintError{usagef("--platform %s: this host builds %s only", text, host.String()), "build on a host of that platform"}
+	}
+	return *p, nil
+}
+
+// keyValues reads K=V flags.
+func keyValues(flag string, list []string) (map[string]string, error) {
+	m := map[string]string{}
+	for _, s := range list {
+		k, v, ok := strings.Cut(s, "=")
+		if !ok || k == "" {
+			if flag == "--label" && k != "" {
+				m[k] = ""
+				continue
+			}
+			return nil, usagef("%s %q: want NAME=VALUE", flag, s)
+		}
+		m[k] = v
+	}
+	return m, nil
+}
+
+// buildArgs reads --build-arg: a name alone takes the caller's variable, and is
+// dropped where that is unset. SOURCE_DATE_EPOCH is passed on as docker does.
+func buildArgs(list []string) (map[string]string, error) {
+	m := map[string]string{}
+	if v, ok := os.LookupEnv("SOURCE_DATE_EPOCH"); ok && v != "" {
+		m["SOURCE_DATE_EPOCH"] = v
+	}
+	for _, s := range list {
+		k, v, ok := strings.Cut(s, "=")
+		if k == "" {
+			return nil, usagef("--build-arg %q: want NAME or NAME=VALUE", s)
+		}
+		if !ok {
+			if v, ok = os.LookupEnv(k); !ok {
+				continue
+			}
+		}
+		m[k] = v
+	}
+	return m, nil
+}

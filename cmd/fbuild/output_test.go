@@ -1,0 +1,77 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fbuild/fbuild/build"
+)
+
+func TestParseOutputs(t *testing.T) {
+	type list []output
+	plain := func(o build.Output) output { return output{Output: o} }
+	tests := []struct {
+		name       string
+		in         []string
+		push, load bool
+		want       list
+		err, hint  string
+	}{
+		{name: "a path", in: []string{"out"}, want: list{plain(build.Output{Type: build.OutputLocal, Dest: "out"})}},
+		{name: "a dash", in: []string{"-"}, want: list{plain(build.Output{Type: build.OutputTar, Dest: "-"})}},
+		{name: "an archive", in: []string{"type=oci,dest=a.tar"}, want: list{plain(build.Output{Type: build.OutputOCI, Dest: "a.tar", Tar: true})}},
+		{name: "a layout", in: []string{"type=oci,tar=false,dest=d"}, want: list{plain(build.Output{Type: build.OutputOCI, Dest: "d"})}},
+		{name: "an archive on stdout", in: []string{"type=oci"}, want: list{plain(build.Output{Type: build.OutputOCI, Dest: "-", Tar: true})}},
+		{name: "docker's archive", in: []string{"type=docker,dest=-"}, want: list{plain(build.Output{Type: build.OutputDocker, Dest: "-", Tar: true})}},
+		{name: "docker's context", in: []string{"type=docker,context=far"}, want: list{{Output: build.Output{Type: build.OutputDocker, Tar: true}, context: "far"}}},
+		{
+			name: "names", in: []string{`type=image,"name=x,y:2",push=true`},
+			want: list{plain(build.Output{Type: build.OutputRegistry, Name: "docker.io/library/x:latest,docker.io/library/y:2", Tar: true})},
+		},
+		{name: "a registry without TLS", in: []string{"type=registry,registry.insecure=true"}, want: list{{Output: build.Output{Type: build.OutputRegistry, Tar: true}, insecure: true}}},
+		{
+			name: "annotations", in: []string{"type=oci,dest=x,annotation.a.b=1,annotation-manifest.c=2"},
+			want: list{plain(build.Output{Type: build.OutputOCI, Dest: "x", Tar: true, Annotations: map[string]string{"a.b": "1", "c": "2"}})},
+		},
+		{name: "what happens anyway", in: []string{"type=registry,unpack=false,compression=gzip,store=true"}, want: list{plain(build.Output{Type: build.OutputRegistry, Tar: true})}},
+		{name: "push", push: true, want: list{plain(build.Output{Type: build.OutputRegistry})}},
+		{name: "push of an image", in: []string{"type=image"}, push: true, want: list{plain(build.Output{Type: build.OutputRegistry, Tar: true})}},
+		{name: "load", load: true, want: list{plain(build.Output{Type: build.OutputDocker})}},
+		{name: "load twice", in: []string{"type=docker"}, load: true, want: list{plain(build.Output{Type: build.OutputDocker, Tar: true})}},
+		{
+			name: "load beside a file", in: []string{"type=docker,dest=x"}, load: true,
+			want: list{plain(build.Output{Type: build.OutputDocker, Dest: "x", Tar: true}), plain(build.Output{Type: build.OutputDocker})},
+		},
+		{name: "quotes", in: []string{`"type=local","dest=a,b"`}, want: list{plain(build.Output{Type: build.OutputLocal, Dest: "a,b", Tar: true})}},
+
+		{name: "no directory", in: []string{"type=oci,tar=false"}, err: `--output "type=oci,tar=false": tar=false needs dest=DIRECTORY`, hint: "for example -o type=oci,tar=false,dest=layout"},
+		{name: "no dest", in: []string{"type=local"}, err: `--output "type=local": type=local needs dest=DIRECTORY`, hint: "for example -o type=local,dest=out"},
+		{name: "two on stdout", in: []string{"type=tar", "type=oci"}, err: "only one output can go to stdout", hint: "give the others dest=FILE"},
+		{name: "no such type", in: []string{"type=bogus"}, err: `--output "type=bogus": unknown type "bogus"`, hint: outputTypes},
+		{name: "zstd", in: []string{"type=oci,dest=x,compression=zstd"}, err: "--output: compression=zstd is not supported", hint: fixedKeys["compression"].hint},
+		{
+			name: "no such key", in: []string{"type=oci,colour=red"}, err: `--output: "colour" is not supported`,
+			hint: "there are type, dest, name, tar, push, registry.insecure, rewrite-timestamp, oci-mediatypes, annotation.KEY and context",
+		},
+		{name: "a directory for docker", in: []string{"type=docker,tar=false,dest=d"}, err: `--output "type=docker,tar=false,dest=d": nothing loads a directory, so tar=false is not supported`, hint: "-o type=oci,tar=false,dest=DIRECTORY writes an OCI layout"},
+		{name: "an index", in: []string{"type=oci,dest=x,annotation-index.a=1"}, err: `--output annotation of a: the type "index" is not supported`, hint: annotationHint},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := parseOutputs(tt.in, tt.push, tt.load, io.Discard)
+			if tt.err != "" {
+				var usage *usageError
+				if err == nil || err.Error() != tt.err || !errors.As(err, &usage) || hintOf(err) != tt.hint {
+					t.Errorf("got error %v, hint %q\nwant the usage error %s, hint %q", err, hintOf(err), tt.err, tt.hint)
+				}
+				return
+			}
+			if d := cmp.Diff(tt.want, list(got), cmp.AllowUnexported(output{})); err != nil || d != "" {
+				t.Errorf("%v, -want +got\n%s", err, d)
+			}
+		})
+	}
+}
