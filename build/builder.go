@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"time"
 
@@ -31,26 +30,31 @@ type Options struct {
 	Labels   map[string]string
 	// Annotations are those of the image's manifest.
 	Annotations map[string]string
-	Tags     []string // full references, as oci.ParseRef gives them
-	AddHosts []string
-	Network  string // of RUN steps without a mode of their own: "", "default", "host" or "none"
-	NoCache  bool
+	Tags        []string // full references, as oci.ParseRef gives them
+	AddHosts    []string
+	Network     string // of RUN steps without a mode of their own: "", "default", "host" or "none"
+	NoCache     bool
 	// NoCacheFilter are the stages whose steps run again, by name.
 	NoCacheFilter []string
-	Pull     bool
-	Recorder string // auto, fuse or walk
+	Pull          bool
+	Recorder      string // auto, fuse or walk
 	// Isolation is how a RUN is kept apart: "" or "auto", "namespaces" or "chroot".
 	Isolation string
 	// Secrets are what RUN --mount=type=secret, and the fetching of remote sources, may ask for, by id.
 	Secrets map[string]Secret
 	// SSH are the agents and keys of --ssh, by id.
 	SSH map[string]SSH
-	// CacheRepo is a repository whose images are results of earlier builds, by key; "" for none.
+	// CacheRepo is a repository whose images are results of earlier builds, by key: the
+	// name of one in a registry, or oci:PATH; "" for none.
 	CacheRepo string
+	// CacheTTL is how old a result in CacheRepo may be; 0 is any age.
+	CacheTTL time.Duration
+	// CacheReadOnly stores nothing in CacheRepo.
+	CacheReadOnly bool
 	// SingleSnapshot makes one layer of all that the build adds to its base.
 	SingleSnapshot bool
-	Epoch    *time.Time
-	Outputs  []Output
+	Epoch          *time.Time
+	Outputs        []Output
 
 	Store    *cache.Store
 	Remote   *oci.Remote
@@ -89,6 +93,7 @@ type builder struct {
 	cancel  context.CancelCauseFunc
 	sealCtx context.Context //nolint:containedctx // of one Build; ends when the caller gives up, not when a step fails
 	sealing chan struct{}
+	repo    *cacheRepo // nil for none
 
 	background sync.WaitGroup
 	run        runner
@@ -122,6 +127,25 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if o.Recorder == "" {
 		o.Recorder = RecorderAuto
 	}
+	repo, err := openCacheRepo(&o)
+	if err != nil {
+		return nil, err
+	}
+	res, err := buildOnce(ctx, o, target, repo)
+	var lied *sharedLayerError
+	if errors.As(err, &lied) && ctx.Err() == nil {
+		// What was done meanwhile is in the store and is found there.
+		repo.deaf.Store(true)
+		note := o.Progress.Step("[internal] note")
+		note.Warn(fmt.Sprintf("cache repository %s: %v: building without it", repo.shelf, lied))
+		note.Done(nil)
+		res, err = buildOnce(ctx, o, target, repo)
+	}
+	return res, err
+}
+
+// buildOnce is one try of a build.
+func buildOnce(ctx context.Context, o Options, target *dockerfile.Stage, repo *cacheRepo) (*Result, error) {
 	temp, err := o.Store.TempDir("build-")
 	if err != nil {
 		return nil, err
@@ -130,7 +154,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	defer cancel(nil)
 	b := &builder{
 		opts: o, store: o.Store, temp: temp, cancel: cancel, sealCtx: ctx, sealing: make(chan struct{}, 1),
-		stages: map[*dockerfile.Stage]*stageRun{}, bases: map[string]*future[*base]{},
+		repo: repo, stages: map[*dockerfile.Stage]*stageRun{}, bases: map[string]*future[*base]{},
 		contexts: map[string]*future[*localContext]{}, notes: map[string]bool{},
 		files: map[string]*future[*httpRecord]{}, gits: map[string]*future[*remoteGit]{},
 	}
@@ -139,7 +163,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 		cancel(err)
 	}
 	b.background.Wait()
-	err = errors.Join(b.firstError(err), b.run.close(context.WithoutCancel(ctx), b), os.RemoveAll(temp))
+	err = errors.Join(b.firstError(err), b.run.close(context.WithoutCancel(ctx), b), removeTemp(temp))
 	if cerr := b.closeContexts(); cerr != nil { // the next build hashes the files again
 		b.warn("stat cache: %v", cerr)
 	}

@@ -81,6 +81,12 @@ func checkOutputs(outs []Output) error {
 
 // export waits for the layers, assembles the image and writes the outputs.
 func (b *builder) export(ctx context.Context, s *state) (*Result, error) {
+	if b.opts.SingleSnapshot {
+		var err error
+		if s, err = b.squash(ctx, s); err != nil {
+			return nil, err
+		}
+	}
 	outs := b.opts.Outputs
 	if len(outs) == 0 {
 		outs = []Output{{Type: OutputImage}}
@@ -157,12 +163,15 @@ func (b *builder) assemble(ctx context.Context, s *state, layers []*fsLayer, o O
 		ol := oci.Layer{Desc: l.desc, DiffID: l.diffID}
 		if l.src != nil {
 			ol.Repo = l.src.Repo
-		} else if o.RewriteTimestamp && b.opts.Epoch != nil {
+		}
+		if (l.src == nil || l.shared) && o.RewriteTimestamp && b.opts.Epoch != nil {
 			if ol, err = b.rewrite(ctx, l); err != nil {
 				return nil, err
 			}
 		}
-		ol.Open = b.layerOpener(l, ol.Desc)
+		if ol.Open == nil {
+			ol.Open = b.layerOpener(l, ol.Desc)
+		}
 		list = append(list, ol)
 	}
 	return oci.Assemble(cfg, list, oci.AssembleOptions{Annotations: b.annotations(o), DockerMediaTypes: o.DockerMediaTypes, StartInterval: s.startInterval})
@@ -208,7 +217,12 @@ func (b *builder) rewrite(ctx context.Context, l *fsLayer) (oci.Layer, error) {
 	clamp := tree.TimeOf(*b.opts.Epoch)
 	key := newKey("rewrite").str(string(l.diffID)).num(uint64(clamp.Sec)).sum()
 	if res, ok := b.recorded(ctx, key, &fsState{}); ok && res.layer != nil {
+		b.offer(key, &fsState{}, res)
 		return oci.Layer{Desc: res.layer.desc, DiffID: res.layer.diffID}, nil
+	}
+	if res, ok := b.adopt(ctx, key, &fsState{}); ok && res.layer != nil {
+		copied := res.layer
+		return oci.Layer{Desc: copied.desc, DiffID: copied.diffID, Repo: copied.src.Repo, Open: b.layerOpener(copied, copied.desc)}, nil
 	}
 	cs, err := l.open(ctx, b)
 	if err != nil {
@@ -236,6 +250,7 @@ func (b *builder) rewrite(ctx context.Context, l *fsLayer) (oci.Layer, error) {
 	}
 	rec := stepRecord{Created: b.now(), Below: below, DiffID: sealed.DiffID, Digest: desc.Digest.String(), Size: desc.Size, MediaType: string(desc.MediaType)}
 	err = b.putJSON(kindStep, string(key), rec, []tree.Digest{sealed.Digest}, nil)
+	b.share(key, &fsState{}, result{layer: knownLayer(sealed.DiffID, desc, nil), created: rec.Created})
 	return oci.Layer{Desc: desc, DiffID: sealed.DiffID}, err
 }
 

@@ -26,6 +26,8 @@ const parallelPulls = 3
 // way round.
 type fsLayer struct {
 	src *oci.Layer // where the blob can be fetched; nil for ours
+	// shared is set where src is the cache repository: the layer is a step's.
+	shared bool
 
 	// done is closed when diffID, desc and err stand.
 	done   chan struct{}
@@ -161,7 +163,7 @@ func (l *fsLayer) open(ctx context.Context, b *builder) (tree.Changes, error) {
 	l.pull.begin()
 	if err := l.unpack(ctx, b, unlock); err != nil {
 		unlock()
-		return nil, fmt.Errorf("fetch layer %s: %w", l.desc.Digest, err)
+		return nil, l.fetchError(ctx, err)
 	}
 	l.loaded = true
 	l.pull.opened()
@@ -287,7 +289,7 @@ func (l *fsLayer) ensureBlob(ctx context.Context, b *builder) error {
 		err = errors.Join(r.finish(), r.Close())
 	}
 	if err != nil {
-		return fmt.Errorf("fetch layer %s: %w", l.desc.Digest, err)
+		return l.fetchError(ctx, err)
 	}
 	return nil
 }

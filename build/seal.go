@@ -106,6 +106,7 @@ func (b *builder) commit(key Key, below *fsState, cs tree.Changes, unlock, store
 	if len(cs) == 0 {
 		l = nil
 	}
+	res := result{layer: l, created: created}
 	b.behind(func(ctx context.Context) error {
 		defer unlock()
 		rec := stepRecord{Created: created}
@@ -124,9 +125,10 @@ func (b *builder) commit(key Key, below *fsState, cs tree.Changes, unlock, store
 		if stored != nil {
 			stored()
 		}
+		b.share(key, below, res)
 		return nil
 	})
-	return result{layer: l, created: created}
+	return res
 }
 
 // remember writes the record of one step after every layer under it is durable.

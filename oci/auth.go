@@ -100,7 +100,7 @@ func (r *Remote) configFile() (string, error) {
 	var files []string
 	switch {
 	case dir != "":
-		files = append(files, filepath.Join(dir, "config.json"))
+		files = append(files, dir, filepath.Join(dir, "config.json"))
 	case homeErr == nil:
 		files = append(files, filepath.Join(home, ".docker", "config.json"))
 	}

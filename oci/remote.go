@@ -31,8 +31,8 @@ type RemoteOptions struct {
 	// certificate is not checked and that may be asked over plain HTTP.
 	Insecure  []string
 	UserAgent string // "fbuild" where empty
-	// ConfigDir holds docker's config.json; "" is $DOCKER_CONFIG, else
-	// ~/.docker, else podman's files.
+	// ConfigDir holds docker's config.json, or is a file like it; "" is
+	// $DOCKER_CONFIG, else ~/.docker, else podman's files.
 	ConfigDir string
 }
 
