@@ -5,10 +5,12 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
-// TestModeAgainstChmod holds ParseMode to chmod(1) with an umask of 0: the oracle is the system's own program.
+// TestModeAgainstChmod holds ParseMode to chmod(1) with an umask of 0, where that and BuildKit agree: the oracle is the
+// system's own program.
 func TestModeAgainstChmod(t *testing.T) {
 	sh, err := osexec.LookPath("sh")
 	if err != nil {
@@ -16,7 +18,7 @@ func TestModeAgainstChmod(t *testing.T) {
 	}
 	modes := []string{
 		"755", "0644", "7777", "0", "u+x", "go-w", "a=rX", "=rw,+X", "+X", "u=rwx,go=rx", "u=rwx,go=u-w", "go=", "go=u-w", "o=g", "g+u",
-		"u+s", "g+s", "+t", "ug+s,o=", "a-x+X", "u-rwx", "-w", "+rwx", "u=g,g=o", "a+rX,u+w", "ug=rwX,o=rX", "o+t", "u=s", "g=rs", "a=t", "+st", "-st",
+		"u+s", "g+s", "+t", "u-rwx", "-w", "+rwx", "u=g,g=o", "a+rX,u+w", "ug=rwX,o=rX", "+st", "-st", "a+rwxt",
 	}
 	var script string
 	dir := t.TempDir()
@@ -27,7 +29,7 @@ func TestModeAgainstChmod(t *testing.T) {
 	}
 	var all []tried
 	for i, m := range modes {
-		for _, start := range []uint32{0o644, 0o755, 0o600, 0o4711, 0o2070, 0o1777, 0} {
+		for _, start := range []uint32{0o644, 0o755, 0o600, 0o070, 0o777, 0} {
 			file := filepath.Join(dir, fmt.Sprintf("%d-%o", i, start))
 			if err := os.WriteFile(file, nil, 0o600); err != nil {
 				t.Fatal(err)
@@ -61,6 +63,29 @@ func TestModeAgainstChmod(t *testing.T) {
 	}
 }
 
+// TestModeAgainstBuildKit holds ParseMode to what the library of BuildKit gave: a mode, then what becomes of files and
+// then of directories of some modes.
+func TestModeAgainstBuildKit(t *testing.T) {
+	golden, err := os.ReadFile("testdata/mode.golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	starts := []uint32{0o644, 0o755, 0o600, 0o124, 0o4755, 0o2750, 0o1777}
+	for line := range strings.Lines(string(golden)) {
+		f := strings.Fields(line)
+		m, err := ParseMode(f[0])
+		if err != nil || len(f) != 1+2*len(starts) {
+			t.Fatalf("%q: %v", line, err)
+		}
+		for i, text := range f[1:] {
+			start, isDir := starts[i%len(starts)], i >= len(starts)
+			if got := fmt.Sprintf("%o", m.Apply(start, isDir)); got != text {
+				t.Errorf("%s on %o (directory: %v): got %s, want %s", f[0], start, isDir, got, text)
+			}
+		}
+	}
+}
+
 func TestModeOfDirectory(t *testing.T) {
 	m, err := ParseMode("u=rwX,go=rX")
 	if err != nil {
@@ -75,7 +100,7 @@ func TestModeOfDirectory(t *testing.T) {
 }
 
 func TestParseModeErrors(t *testing.T) {
-	for _, s := range []string{"", "8", "x", "u", "u+q", "u+x,", ",u+x", "10000", "0x1", "-1", "u=gg", "rwx", "u+x g", "99999999999999999999"} {
+	for _, s := range []string{"", "8", "x", "u", "u+q", "u+x,", ",u+x", "10000", "0x1", "-1", "rwx", "u+x g", "99999999999999999999"} {
 		if m, err := ParseMode(s); err == nil {
 			t.Errorf("ParseMode(%q): got %v, want an error", s, m)
 		}
