@@ -52,7 +52,7 @@ func TestMountsOfARun(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newWorld(t).builder()
 			var spec exec.Spec
-			stubs, err := b.mounts(plant(t, tt.tree...), &dockerfile.Run{}, &spec)
+			stubs, err := b.mounts(t.Context(), plant(t, tt.tree...), &dockerfile.Run{}, &served{set: &mountSet{b: b}}, &spec)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -32,20 +32,26 @@ func (r *stageRun) runStep(ctx context.Context, s *state, in *dockerfile.Run, st
 		return result{}, false, fmt.Errorf("this stage is %s/%s, and RUN needs this host's %s/%s: use FROM --platform=$BUILDPLATFORM for stages that run commands",
 			s.cfg.OS, s.cfg.Architecture, host.OS, host.Architecture)
 	}
-	key := b.runKey(s, in, network)
+	mounts, err := r.lookMounts(ctx, in, step)
+	if err != nil {
+		return result{}, false, err
+	}
+	defer mounts.close()
+	run := b.runKey(s, in, network)
+	key := mounts.key(run)
 	res, unlock, err := b.reuse(ctx, key, s.fs)
 	if err != nil || unlock == nil {
 		s.key = key
 		return res, true, err
 	}
 	step.Start()
-	cs, err := b.runCommand(ctx, s, in, network, step)
+	cs, err := b.runCommand(ctx, s, in, network, mounts)
 	if err != nil {
 		unlock()
 		return result{}, false, err
 	}
-	s.key = key
-	return b.commit(key, s.fs, cs, unlock, nil), false, nil
+	s.key = mounts.key(run) // of the bytes that were mounted
+	return b.commit(s.key, s.fs, cs, unlock, nil), false, nil
 }
 
 // network chooses the mode of a RUN: its own, else the build's. Without root
@@ -80,18 +86,21 @@ func (b *builder) runKey(s *state, in *dockerfile.Run, network string) Key {
 
 // runCommand runs the step on the chosen recorder, and with --recorder=auto once
 // more on the fallback if the recorder, not the command, failed.
-func (b *builder) runCommand(ctx context.Context, s *state, in *dockerfile.Run, network string, step *progress.Step) (tree.Changes, error) {
+func (b *builder) runCommand(ctx context.Context, s *state, in *dockerfile.Run, network string, mounts *mountSet) (tree.Changes, error) {
 	kind, err := b.run.kind(b)
 	if err != nil {
 		return nil, err
 	}
-	cs, err := b.runOn(ctx, kind, s, in, network, step)
+	if err := mounts.fill(ctx); err != nil {
+		return nil, err
+	}
+	cs, err := b.runOn(ctx, kind, s, in, network, mounts)
 	var broken *recorderError
 	if kind == RecorderWalk || b.opts.Recorder != RecorderAuto || !errors.As(err, &broken) || ctx.Err() != nil {
 		return cs, err
 	}
-	step.Warn(fmt.Sprintf("the %s recorder failed (%v): running the step again with %s", kind, broken.err, RecorderWalk))
-	return b.runOn(ctx, RecorderWalk, s, in, network, step)
+	mounts.step.Warn(fmt.Sprintf("the %s recorder failed (%v): running the step again with %s", kind, broken.err, RecorderWalk))
+	return b.runOn(ctx, RecorderWalk, s, in, network, mounts)
 }
 
 // recorderError says that the recorder failed and the command may be innocent.
@@ -101,16 +110,26 @@ func (e *recorderError) Error() string { return "recorder: " + e.err.Error() }
 func (e *recorderError) Unwrap() error { return e.err }
 
 // runOn runs the command with one recorder and returns what it changed.
-func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfile.Run, network string, step *progress.Step) (tree.Changes, error) {
-	p, err := b.prepareRun(ctx, s, in, network)
-	if err != nil {
-		return nil, err
-	}
+func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfile.Run, network string, mounts *mountSet) (_ tree.Changes, err error) {
+	step := mounts.step
 	sandbox, err := b.run.sandbox(ctx)
 	if err != nil {
 		return nil, err
 	}
 	rec, err := b.run.recorder(ctx, kind)
+	if err != nil {
+		return nil, err
+	}
+	held, err := mounts.serve(ctx, rec, sandbox)
+	defer func() {
+		if broke := held.end(ctx); broke != nil && ctx.Err() == nil {
+			err = &recorderError{broke}
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	p, err := b.prepareRun(ctx, s, in, network, held)
 	if err != nil {
 		return nil, err
 	}
@@ -120,8 +139,12 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 	}
 	spec := p.spec
 	spec.Root = root
-	spec.Stdout, spec.Stderr = logWriter{step, 1}, logWriter{step, 2}
-	if err := sandbox.Run(ctx, spec); err != nil {
+	stdout, stderr := newMasker(logWriter{step, 1}, held.secrets), newMasker(logWriter{step, 2}, held.secrets)
+	spec.Stdout, spec.Stderr = stdout, stderr
+	err = sandbox.Run(ctx, spec)
+	stdout.flush()
+	stderr.flush()
+	if err != nil {
 		aborted := rec.Abort(context.WithoutCancel(ctx), p.mount.ID)
 		if ctx.Err() == nil && aborted != nil { // its root broke under the command
 			return nil, &recorderError{aborted}
@@ -185,7 +208,7 @@ type prepared struct {
 	spec   exec.Spec
 }
 
-func (b *builder) prepareRun(ctx context.Context, s *state, in *dockerfile.Run, network string) (*prepared, error) {
+func (b *builder) prepareRun(ctx context.Context, s *state, in *dockerfile.Run, network string, held *served) (*prepared, error) {
 	t, err := s.fs.Tree(ctx, b)
 	if err != nil {
 		return nil, err
@@ -225,7 +248,8 @@ func (b *builder) prepareRun(ctx context.Context, s *state, in *dockerfile.Run, 
 		Args: in.Args, Env: runEnv(s.scope.RunEnv(), acc.Home), Dir: dir,
 		UID: acc.UID, GID: acc.GID, Groups: acc.Groups, Hostname: hostname, Network: network,
 	}
-	stubs, err := b.mounts(t, in, &p.spec)
+	p.spec.Env = held.environ(p.spec.Env)
+	stubs, err := b.mounts(ctx, t, in, held, &p.spec)
 	if err != nil {
 		return nil, err
 	}
@@ -252,11 +276,11 @@ func runEnv(env []string, home string) []string {
 	return env
 }
 
-// mounts adds the files that every RUN sees and returns what must exist in the
-// tree for all mounts. Symlinks of the image are resolved inside it.
-func (b *builder) mounts(t tree.Tree, in *dockerfile.Run, spec *exec.Spec) ([]recorder.Stub, error) {
+// mounts adds what a RUN finds mounted and returns what must exist in the tree for
+// it. Symlinks of the image are resolved inside it.
+func (b *builder) mounts(ctx context.Context, t tree.Tree, in *dockerfile.Run, held *served, spec *exec.Spec) ([]recorder.Stub, error) {
 	var stubs []recorder.Stub
-	for _, dir := range []string{"proc", "sys", "dev"} {
+	for _, dir := range kernelDirs {
 		n := t.Lookup(dir)
 		if n != nil && n.Kind != tree.Dir {
 			return nil, fmt.Errorf("/%s of the image is not a directory", dir)
@@ -265,37 +289,21 @@ func (b *builder) mounts(t tree.Tree, in *dockerfile.Run, spec *exec.Spec) ([]re
 			stubs = append(stubs, recorder.Stub{Path: dir, Dir: true})
 		}
 	}
-	resolv, hosts, err := b.run.netFiles(b)
+	own, err := b.own(in)
 	if err != nil {
 		return nil, err
 	}
-	for target, source := range map[string]string{"etc/resolv.conf": resolv, "etc/hosts": hosts} {
-		p, n, err := t.Resolve(target)
-		if err != nil {
-			return nil, fmt.Errorf("mount /%s: %w", target, err)
-		}
-		if n != nil && n.Kind == tree.Dir || underMount(p) {
-			continue // the image has something else there, on purpose
-		}
-		if n == nil {
-			stubs = append(stubs, recorder.Stub{Path: p})
-		}
-		spec.Mounts = append(spec.Mounts, exec.Mount{Type: "bind", Source: source, Target: "/" + p, ReadOnly: true})
+	places, more, err := plan(t, append(own, held.places...))
+	if err == nil {
+		err = held.bind(ctx, places)
 	}
-	if in.Script != nil {
-		name, err := b.writeScript(in.Script)
-		if err != nil {
-			return nil, err
-		}
-		spec.Mounts = append(spec.Mounts, exec.Mount{Type: "bind", Source: name, Target: in.Script.Path, ReadOnly: true})
+	if err != nil {
+		return nil, err
 	}
-	return stubs, nil
-}
-
-// underMount says whether a path lies where a RUN has a file system of its own.
-func underMount(p string) bool {
-	first, _, _ := strings.Cut(p, "/")
-	return first == "proc" || first == "sys" || first == "dev"
+	for _, p := range places {
+		spec.Mounts = append(spec.Mounts, p.mount)
+	}
+	return append(stubs, more...), nil
 }
 
 func (b *builder) writeScript(s *dockerfile.Script) (string, error) {

@@ -202,7 +202,8 @@ func (r *stageRun) instruction(ctx context.Context, s *state, raw dockerfile.Ins
 
 func (r *stageRun) stepError(in dockerfile.Instruction, title string, err error) error {
 	e := &StepError{Stage: r.stage.Label(), Location: in.Location(), Instruction: title, Err: err}
-	if run, ok := in.(*dockerfile.Run); ok {
+	var mount *MountError
+	if run, ok := in.(*dockerfile.Run); ok && !errors.As(err, &mount) {
 		e.Command = strings.Join(run.Args, " ")
 	}
 	return e

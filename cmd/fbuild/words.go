@@ -112,6 +112,7 @@ func hintOf(err error) string {
 		unsup  *dockerfile.Unsupported
 		file   *buildctx.PathError
 		exit   *exec.ExitError
+		mount  *build.MountError
 
 		fetched *fetch.Error
 		source  *build.ContextError
@@ -119,6 +120,8 @@ func hintOf(err error) string {
 	switch {
 	case errors.As(err, &known):
 		return known.hint
+	case errors.As(err, &mount):
+		return mount.Hint
 	case errors.As(err, &unsup) && unsup.Hint != "":
 		return unsup.Hint
 	case errors.As(err, &parse) && parse.Hint != "":
