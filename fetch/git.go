@@ -74,7 +74,11 @@ func (r *Repo) open(ctx context.Context) error {
 	if err := r.prepare(); err != nil {
 		return err
 	}
-	_, err = r.git(ctx, "init", "--quiet", r.tree())
+	if _, err := r.git(ctx, "init", "--quiet", r.tree()); err != nil {
+		return err
+	}
+	// Submodules may be named relative to it; without one, git takes our directory.
+	_, err = r.git(ctx, "remote", "add", "origin", r.url.Remote)
 	return err
 }
 

@@ -97,9 +97,10 @@ func (r *Repo) prepare() error {
 	return nil
 }
 
-// git runs a command on the repository that talks to nobody.
+// git runs a command on the repository that talks to nobody and whose words nobody
+// needs, unless it fails.
 func (r *Repo) git(ctx context.Context, args ...string) ([]byte, error) {
-	return r.run(ctx, nil, args)
+	return r.run(ctx, nil, io.Discard, args)
 }
 
 // remote runs one that talks to servers.
@@ -117,7 +118,11 @@ func (r *Repo) remote(ctx context.Context, args ...string) ([]byte, error) {
 		env = append(env, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_VALUE_0=Authorization: "+header,
 			"GIT_CONFIG_KEY_0=http."+r.url.Scheme+"://"+r.url.Host+"/.extraHeader")
 	}
-	return r.run(ctx, env, args)
+	log := r.o.Log
+	if log == nil {
+		log = io.Discard
+	}
+	return r.run(ctx, env, log, args)
 }
 
 // authorization returns what the repository's host is shown.
@@ -166,7 +171,7 @@ func (e *gitError) Unwrap() error { return e.err }
 
 // run runs git in the tree. It dies with this process: the thread that starts it is
 // kept until it ends, since the signal comes at the thread's end.
-func (r *Repo) run(ctx context.Context, env, args []string) ([]byte, error) {
+func (r *Repo) run(ctx context.Context, env []string, log io.Writer, args []string) ([]byte, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd := osexec.CommandContext(ctx, r.program, args...)
@@ -176,7 +181,7 @@ func (r *Repo) run(ctx context.Context, env, args []string) ([]byte, error) {
 	}
 	var out, said bytes.Buffer
 	cmd.Stdout = &limited{w: &out, left: maxOutput}
-	cmd.Stderr = io.MultiWriter(&limited{w: &said, left: maxSaid}, r.log())
+	cmd.Stderr = io.MultiWriter(&limited{w: &said, left: maxSaid}, log)
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL} // without a terminal nobody can ask
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = killWait
@@ -188,13 +193,6 @@ func (r *Repo) run(ctx context.Context, env, args []string) ([]byte, error) {
 		return nil, &gitError{args[0], said.String(), err}
 	}
 	return out.Bytes(), nil
-}
-
-func (r *Repo) log() io.Writer {
-	if r.o.Log == nil {
-		return io.Discard
-	}
-	return r.o.Log
 }
 
 // limited drops what is more than left bytes.

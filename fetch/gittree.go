@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -41,16 +40,12 @@ func (r *Repo) tidy(ctx context.Context, c Commit) error {
 
 // keepGitDir leaves what somebody who cloned one commit would have.
 func (r *Repo) keepGitDir(ctx context.Context, c Commit) error {
-	cmds := [][]string{{"remote", "add", "origin", r.url.Remote}}
-	if c.Ref != "" && strings.HasPrefix(c.Ref, "refs/") {
+	if strings.HasPrefix(c.Ref, "refs/") {
 		id := c.ID
 		if c.Tag != "" && r.object(ctx, c.Tag) {
 			id = c.Tag
 		}
-		cmds = append(cmds, []string{"update-ref", c.Ref, id})
-	}
-	for _, args := range cmds {
-		if _, err := r.git(ctx, args...); err != nil {
+		if _, err := r.git(ctx, "update-ref", c.Ref, id); err != nil {
 			return err
 		}
 	}
@@ -159,6 +154,15 @@ func (r *Repo) failed(ctx context.Context, err error) error {
 	return &Error{Source: r.url.String(), Hint: r.hint(err), Err: err}
 }
 
+// keyscan is the command that prints the host's keys.
+func (r *Repo) keyscan() string {
+	host, port, ok := strings.Cut(r.url.Host, ":")
+	if ok {
+		return "ssh-keyscan -p " + port + " " + host
+	}
+	return "ssh-keyscan " + host
+}
+
 func (r *Repo) hint(err error) string {
 	said := ""
 	if e, ok := errors.AsType[*gitError](err); ok {
@@ -167,7 +171,6 @@ func (r *Repo) hint(err error) string {
 	has := func(parts ...string) bool {
 		return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(said, p) })
 	}
-	host, _, _ := strings.Cut(r.url.Host, ":")
 	switch {
 	case errors.Is(err, errNoGit):
 		return "install git (apt-get install git); repositories are fetched with it"
@@ -180,7 +183,7 @@ func (r *Repo) hint(err error) string {
 	case has("could not read Username", "could not read Password", "Authentication failed", "The requested URL returned error: 401", "The requested URL returned error: 403"):
 		return "the repository wants a password: give --secret id=GIT_AUTH_TOKEN,env=NAME (or src=FILE)"
 	case has("Host key verification failed"):
-		return "the host's key is not known: check it and add it with ssh-keyscan " + url.PathEscape(host) + " >> ~/.ssh/known_hosts"
+		return "the host's key is not known, or has changed: check it and add it with " + r.keyscan() + " >> ~/.ssh/known_hosts"
 	case has("Permission denied (publickey"):
 		return "no key is accepted: give --ssh default (the agent of SSH_AUTH_SOCK) or --ssh default=KEYFILE"
 	case has("transport 'file' not allowed", "transport 'ext' not allowed", "not allowed"):
