@@ -13,6 +13,7 @@ import (
 
 	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/dockerfile"
+	"github.com/fbuild/fbuild/exec"
 	"github.com/fbuild/fbuild/oci"
 	"github.com/fbuild/fbuild/progress"
 )
@@ -38,6 +39,9 @@ type Options struct {
 	NoCacheFilter []string
 	Pull          bool
 	Recorder      string // auto, fuse or walk
+	// Limits are resource limits of a RUN beside the usual ones, ShmSize the size of its /dev/shm in bytes, 0 for the usual.
+	Limits  []exec.Limit
+	ShmSize int64
 	// Isolation is how a RUN is kept apart: "" or "auto", "namespaces" or "chroot".
 	Isolation string
 	// Secrets are what RUN --mount=type=secret, and the fetching of remote sources, may ask for, by id.

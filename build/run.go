@@ -81,6 +81,12 @@ func (b *builder) runKey(s *state, in *dockerfile.Run, network string) Key {
 	if in.Script != nil {
 		k.str(in.Script.Path).str(in.Script.Data)
 	}
+	for _, l := range b.opts.Limits {
+		k.str("limit").num(uint64(l.Resource)).num(l.Soft).num(l.Hard) //nolint:gosec // a small number
+	}
+	if b.opts.ShmSize != 0 {
+		k.str("shm").num(uint64(b.opts.ShmSize)) //nolint:gosec // not negative
+	}
 	return k.sum()
 }
 
@@ -247,6 +253,7 @@ func (b *builder) prepareRun(ctx context.Context, s *state, in *dockerfile.Run, 
 	p.spec = exec.Spec{
 		Args: in.Args, Env: runEnv(s.scope.RunEnv(), acc.Home), Dir: dir,
 		UID: acc.UID, GID: acc.GID, Groups: acc.Groups, Hostname: hostname, Network: network,
+		Limits: b.opts.Limits, ShmSize: b.opts.ShmSize,
 	}
 	p.spec.Env = held.environ(p.spec.Env)
 	stubs, err := b.mounts(ctx, t, in, held, &p.spec)

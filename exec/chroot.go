@@ -168,7 +168,7 @@ func enterChroot(j job) (int, error) {
 		return -1, fmt.Errorf("chroot: %w", err)
 	}
 	unix.Umask(0o022)
-	if err := setLimits(); err != nil {
+	if err := setLimits(j.Limits); err != nil {
 		return -1, err
 	}
 	if err := resetSignals(); err != nil {

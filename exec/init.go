@@ -103,7 +103,7 @@ func prepareInit(j job) error {
 			return err
 		}
 	}
-	if err := setLimits(); err != nil {
+	if err := setLimits(j.Limits); err != nil {
 		return err
 	}
 	if err := resetSignals(); err != nil {

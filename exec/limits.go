@@ -2,6 +2,7 @@ package exec
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -34,9 +35,19 @@ var limits = []struct {
 	{unix.RLIMIT_STACK, 8 << 20, infinity},
 }
 
-// setLimits sets this process' limits. syscall.Setrlimit, since it makes Go keep the limit of open files for the children.
-func setLimits() error {
+// Limit is a resource limit that a command gets instead of the usual one.
+type Limit struct {
+	Resource   int // unix.RLIMIT_NOFILE and the like
+	Soft, Hard uint64
+}
+
+// setLimits sets this process' limits: the usual ones, then those of the command, which are not adjusted. syscall.Setrlimit, since it makes Go keep the limit of open
+// files for the children.
+func setLimits(own []Limit) error {
 	for _, l := range limits {
+		if slices.ContainsFunc(own, func(o Limit) bool { return o.Resource == l.resource }) {
+			continue
+		}
 		var now syscall.Rlimit
 		if err := syscall.Getrlimit(l.resource, &now); err != nil {
 			return fmt.Errorf("get resource limit %d: %w", l.resource, err)
@@ -44,6 +55,11 @@ func setLimits() error {
 		want := syscall.Rlimit{Cur: min(l.soft, now.Max), Max: min(l.hard, now.Max)}
 		if err := syscall.Setrlimit(l.resource, &want); err != nil {
 			return fmt.Errorf("set resource limit %d: %w", l.resource, err)
+		}
+	}
+	for _, l := range own {
+		if err := syscall.Setrlimit(l.Resource, &syscall.Rlimit{Cur: l.Soft, Max: l.Hard}); err != nil {
+			return fmt.Errorf("set resource limit %d to %d:%d: %w", l.Resource, l.Soft, l.Hard, err)
 		}
 	}
 	return nil

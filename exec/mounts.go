@@ -26,7 +26,7 @@ func enterRoot(j job) error {
 	defer func() { _ = r.Close() }() // only a handle
 	for _, step := range []func() error{
 		r.mountProc,
-		func() error { return r.mountDev(j.TTYGroup) },
+		func() error { return r.mountDev(j.TTYGroup, j.ShmSize) },
 		func() error { return r.mountSys(j.NoNet) },
 		r.mask,
 		func() error { return r.mountAll(j.Mounts) },

@@ -49,7 +49,13 @@ type Spec struct {
 	Network        string
 	Mounts         []Mount
 	Stdout, Stderr io.Writer
+	// Limits stand in for some of the usual resource limits.
+	Limits []Limit
+	// ShmSize is the size of /dev/shm in bytes, 0 for docker's 64 MiB. Without namespaces it is a directory that has none.
+	ShmSize int64
 }
+
+const defaultShmSize = 64 << 20
 
 // defaultHostname is constant: what varies from machine to machine must not reach a command.
 const defaultHostname = "fbuild"
@@ -68,6 +74,8 @@ type job struct {
 	NoNet    bool
 	Mounts   []Mount
 	TTYGroup bool // group 5, docker's owner of terminals, exists
+	Limits   []Limit
+	ShmSize  int64
 }
 
 // outcome is what C says when it ends.
@@ -185,6 +193,9 @@ func (s *Sandbox) job(spec Spec) (job, error) {
 	}
 	if j.Dir == "" {
 		j.Dir = "/"
+	}
+	if j.Limits, j.ShmSize = spec.Limits, spec.ShmSize; j.ShmSize == 0 {
+		j.ShmSize = defaultShmSize
 	}
 	if j.Hostname == "" {
 		j.Hostname = defaultHostname

@@ -36,7 +36,7 @@ func (r *root) mountProc() error {
 }
 
 // mountDev makes a minimal /dev. Terminals belong to group tty where it exists.
-func (r *root) mountDev(ttyGroupExists bool) error {
+func (r *root) mountDev(ttyGroupExists bool, shmSize int64) error {
 	if err := r.mount("tmpfs", "/dev", unix.MS_NOSUID|unix.MS_STRICTATIME, "mode=755,size=65536k"); err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func (r *root) mountDev(ttyGroupExists bool) error {
 	if err := r.mount("devpts", "/dev/pts", unix.MS_NOSUID|unix.MS_NOEXEC, pts); err != nil {
 		return err
 	}
-	if err := r.mount("tmpfs", "/dev/shm", safe, "mode=1777,size=65536k"); err != nil {
+	if err := r.mount("tmpfs", "/dev/shm", safe, fmt.Sprintf("mode=1777,size=%d", shmSize)); err != nil {
 		return err
 	}
 	return r.mount("mqueue", "/dev/mqueue", safe, "")
