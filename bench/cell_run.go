@@ -142,7 +142,7 @@ func (r *runBench) fbuild(recorder string) func(context.Context, meter, string, 
 			return sample{}, err
 		}
 		step, err := lastStep(u.stderr)
-		return sample{u, step}, err
+		return sample{usage: u, compared: step}, err
 	}
 }
 

@@ -27,6 +27,7 @@ type dockerBuilder struct {
 	status        error         // how, then
 	log           *os.File
 	skip, version string
+	keep          bool // what its data directory holds stays from start to start
 }
 
 // cgroupParent is where dockerd makes control groups, which it leaves behind.
@@ -84,7 +85,11 @@ func startDocker(ctx context.Context, e *env, g group, name string, buildkit boo
 // start runs dockerd in a mount namespace of its own: its mounts end with it.
 // It makes no bridge and no firewall rules; builds use the host's network.
 func (d *dockerBuilder) start(ctx context.Context) (err error) {
-	if err := errors.Join(fresh(d.dir), fresh(d.run)); err != nil {
+	prepare := fresh
+	if d.keep {
+		prepare = func(dir string) error { return openDirs(dir) }
+	}
+	if err := errors.Join(prepare(d.dir), fresh(d.run)); err != nil {
 		return err
 	}
 	if d.log, err = os.Create(filepath.Join(d.run, "log")); err != nil {
@@ -136,8 +141,13 @@ func (d *dockerBuilder) client(ctx context.Context, args ...string) *osexec.Cmd 
 	return d.env.command(ctx, append([]string{dockerCLI(), "--host", d.host()}, args...), kit)
 }
 
-// close ends the daemon by its id and removes its data.
+// close ends the daemon and removes its data.
 func (d *dockerBuilder) close() error {
+	return errors.Join(d.stop(), os.RemoveAll(d.dir))
+}
+
+// stop ends the daemon by its id.
+func (d *dockerBuilder) stop() error {
 	var errs []error
 	if d.cmd != nil {
 		if err := d.cmd.Process.Signal(unix.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
@@ -159,7 +169,16 @@ func (d *dockerBuilder) close() error {
 		errs = append(errs, d.log.Close())
 		d.log = nil
 	}
-	return errors.Join(append(errs, os.RemoveAll(d.dir), os.RemoveAll(d.run))...)
+	return errors.Join(append(errs, os.RemoveAll(d.run))...)
+}
+
+// prune removes everything that was built or pulled.
+func (d *dockerBuilder) prune(ctx context.Context) error {
+	out, err := d.client(ctx, "system", "prune", "--all", "--force").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("docker system prune: %w\n%s", err, tail(string(out), 5))
+	}
+	return nil
 }
 
 func (d *dockerBuilder) side(dockerfile, ctxDir string) side {
@@ -168,13 +187,7 @@ func (d *dockerBuilder) side(dockerfile, ctxDir string) side {
 		return s
 	}
 	s.daemon = d.cmd.Process.Pid
-	s.reset = func(ctx context.Context, _ int) error {
-		out, err := d.client(ctx, "system", "prune", "--all", "--force").CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("docker system prune: %w\n%s", err, tail(string(out), 5))
-		}
-		return nil
-	}
+	s.reset = func(ctx context.Context, _ int) error { return d.prune(ctx) }
 	s.run = func(ctx context.Context, m meter, _ string, _ int) (sample, error) {
 		u, err := m.run(ctx, d.client(ctx, "build", "--network=host", "-t", "bench", "-f", dockerfile, ctxDir))
 		return sample{usage: u}, err

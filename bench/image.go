@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -33,13 +34,15 @@ var baseTime = time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC)
 // registryServer is a registry on the loopback interface, in this process: what
 // it costs is in nobody's figures.
 type registryServer struct {
-	srv  *http.Server
-	addr string
-	done chan error
+	srv      *http.Server
+	addr     string
+	done     chan error
+	blobs    *repoBlobs
+	received atomic.Int64 // bytes of all bodies so far
 }
 
 func startRegistry(ctx context.Context, dir string) (*registryServer, error) {
-	if err := openDirs(dir); err != nil {
+	if err := openDirs(filepath.Join(dir, "bases"), filepath.Join(dir, "pushed")); err != nil {
 		return nil, err
 	}
 	var lc net.ListenConfig
@@ -48,9 +51,12 @@ func startRegistry(ctx context.Context, dir string) (*registryServer, error) {
 		return nil, fmt.Errorf("start registry: %w", err)
 	}
 	quiet := log.New(io.Discard, "", 0)
-	s := &registryServer{addr: l.Addr().String(), done: make(chan error, 1)}
+	s := &registryServer{addr: l.Addr().String(), done: make(chan error, 1), blobs: newRepoBlobs(dir)}
+	if err := s.blobs.forget(outRepo); err != nil { // of a run that was killed
+		return nil, errors.Join(err, l.Close())
+	}
 	s.srv = &http.Server{
-		Handler:           registry.New(registry.Logger(quiet), registry.WithBlobHandler(registry.NewDiskBlobHandler(dir))),
+		Handler:           countBodies(registry.New(registry.Logger(quiet), registry.WithBlobHandler(s.blobs)), &s.received),
 		ErrorLog:          quiet,
 		ReadHeaderTimeout: time.Minute,
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // measureGroup takes the rounds of a group that are missing and returns the sides
@@ -44,7 +46,10 @@ func (e *env) measureGroup(ctx context.Context, g group) (failed []string, err e
 			}
 		}
 	}
-	for round := range g.rounds {
+	for round := g.first; round < g.first+g.rounds; round++ {
+		if e.late() {
+			break
+		}
 		bad, err := e.measureRound(ctx, g, b, round, dead)
 		failed = append(failed, bad...)
 		if err != nil {
@@ -73,9 +78,12 @@ func (e *env) complete(g group) bool {
 	if len(sides) == 0 {
 		return false
 	}
+	if len(g.sides) > 0 {
+		return e.sidesDone(g)
+	}
 	for s := range sides {
 		rounds := g.rounds
-		if slices.Contains(onceSides, s) {
+		if onceOnly(s) {
 			rounds = 1
 		}
 		for round := range rounds {
@@ -94,16 +102,19 @@ func (e *env) measureRound(ctx context.Context, g group, b *bench, round int, de
 	var sides []side
 	whole := true
 	for _, s := range b.sides {
-		if dead[s.name] || round > 0 && slices.Contains(onceSides, s.name) {
+		if dead[s.name] || round > g.first && onceOnly(s.name) {
 			continue
 		}
 		sides = append(sides, s)
 		for _, p := range g.phases {
-			whole = whole && e.journal.has(g.cellName(p), s.name, round)
+			whole = whole && (!s.takes(p) || e.journal.has(g.cellName(p), s.name, round) || e.notYet(g, p, s.name))
 		}
 	}
 	if whole {
 		return nil, nil
+	}
+	if round%2 == 1 { // A B, then B A
+		slices.Reverse(sides)
 	}
 	fail := func(s side, err error) error {
 		if ctx.Err() != nil {
@@ -131,7 +142,7 @@ func (e *env) measureRound(ctx context.Context, g group, b *bench, round int, de
 			}
 		}
 		for _, s := range sides {
-			if dead[s.name] {
+			if dead[s.name] || !s.takes(phase) {
 				continue
 			}
 			if err := e.measureRun(ctx, g, b, s, phase, round); err != nil {
@@ -141,24 +152,47 @@ func (e *env) measureRound(ctx context.Context, g group, b *bench, round int, de
 			}
 		}
 	}
+	if g.sides == nil {
+		return failed, nil
+	}
+	for _, s := range sides {
+		r := e.record(g.name, s, round)
+		if err := e.journal.finish(r); err != nil {
+			return failed, err
+		}
+	}
 	return failed, nil
 }
 
 // measureRun takes one run and writes it down.
 func (e *env) measureRun(ctx context.Context, g group, b *bench, s side, phase string, round int) error {
 	m := meter{every: g.every}
+	if e.hostd != nil { // it runs containers, as a node of a cluster does
+		m.others = append(m.others, e.hostd.cmd.Process.Pid)
+	}
 	for _, other := range b.sides {
 		if other.daemon != 0 && other.daemon != s.daemon {
 			m.others = append(m.others, other.daemon)
+		}
+	}
+	r := e.record(g.cellName(phase), s, round)
+	if s.before != nil {
+		err := s.before(ctx, phase, round)
+		var none notYet
+		if errors.As(err, &none) {
+			r.Round, r.Skip = -1, none.why
+			return e.journal.add(r)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	busy, noisy, err := quiet(ctx, e.wait)
 	if err != nil {
 		return err
 	}
-	r := e.record(g.cellName(phase), s, round)
 	r.Busy, r.Load, r.Noisy = busy, loadAverage(), noisy
-	got, err := s.run(ctx, m, phase, round)
+	got, err := e.limited(ctx, g, s, m, phase, round, &r)
 	if err != nil {
 		return err
 	}
@@ -166,17 +200,90 @@ func (e *env) measureRun(ctx context.Context, g group, b *bench, s side, phase s
 		got.compared = got.wall
 	}
 	r.Wall, r.Whole, r.CPU, r.RSS = got.compared.Seconds(), got.wall.Seconds(), got.cpu.Seconds(), got.rss
+	r.Layers, r.Setup, r.X = got.layers, got.setup.Seconds(), got.x
 	mark := ""
+	if r.Capped {
+		mark = "  ended at its limit"
+	}
 	if noisy {
 		mark = fmt.Sprintf("  noisy: %.0f %% busy", 100*busy)
 	}
-	fmt.Fprintf(os.Stderr, "%-16s %2d  %-18s %8.3f s  cpu %7.3f s  %5d MiB%s\n", r.Cell, round, s.name, r.Wall, r.CPU, r.RSS>>20, mark)
-	return e.journal.add(r)
+	fmt.Fprintf(os.Stderr, "%-22s %3d  %-18s %8.3f s  cpu %7.3f s  %5d MiB%s\n", r.Cell, round, s.name, r.Wall, r.CPU, r.RSS>>20, mark)
+	if err := e.journal.add(r); err != nil || !r.Capped {
+		return err
+	}
+	return fmt.Errorf("%s ended at its limit of %v: its later phases are left out", phase, g.limit)
+}
+
+// limited runs a side, ends it at the limit of the group, and fills in what the
+// disk and the registry were given.
+func (e *env) limited(ctx context.Context, g group, s side, m meter, phase string, round int, r *record) (sample, error) {
+	runCtx, cancel := ctx, func() {}
+	if g.limit > 0 {
+		runCtx, cancel = context.WithTimeout(ctx, g.limit)
+	}
+	defer cancel()
+	disk, pushed := writtenTo(e.device), e.registry.received.Load()
+	got, err := s.run(runCtx, m, phase, round)
+	r.Sent = e.registry.received.Load() - pushed
+	if err != nil {
+		err = errors.Join(err, e.endStrays(m, s.daemon))
+		if ctx.Err() == nil && runCtx.Err() != nil {
+			r.Capped = true
+			got.wall, got.compared = g.limit, 0
+			return got, nil
+		}
+		return got, err
+	}
+	unix.Sync()
+	if disk >= 0 {
+		r.Written = max(0, writtenTo(e.device)-disk-r.Sent) // the registry is on the same disk
+	}
+	return got, nil
+}
+
+// endStrays ends by its id what an interrupted run left, but no daemon.
+func (e *env) endStrays(m meter, daemon int) error {
+	except := append(slices.Clone(m.others), daemon)
+	all, err := descendants(os.Getpid(), except)
+	for _, p := range all {
+		if !isDaemon(p.pid) && p.pid != daemon {
+			_ = unix.Kill(p.pid, unix.SIGKILL) // gone is as good
+		}
+	}
+	m.settle(0)
+	return err
+}
+
+// late says whether the time that the caller gave has passed.
+func (e *env) late() bool { return !e.deadline.IsZero() && time.Now().After(e.deadline) }
+
+// notYet says whether a phase of a side was found not to be there.
+func (e *env) notYet(g group, phase, side string) bool {
+	r, ok := e.journal.runs[runKey{g.cellName(phase), side, -1}]
+	return ok && r.Skip != ""
+}
+
+// sidesDone says whether nothing of the named sides is missing: each has all
+// its rounds, or a reason.
+func (e *env) sidesDone(g group) bool {
+	for _, s := range g.sides {
+		if e.notYet(group{name: g.name}, "", s) {
+			continue
+		}
+		for round := g.first; round < g.first+g.rounds; round++ {
+			if !e.journal.finished(g.name, s, round) && (round == g.first || !onceOnly(s)) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (e *env) record(cell string, s side, round int) record {
 	return record{
-		Cell: cell, Side: s.name, Round: round, Version: s.version, Subject: e.host.Versions["fbuild"],
+		Settings: s.settings,
+		Cell:     cell, Side: s.name, Round: round, Version: s.version, Subject: e.host.Versions["fbuild"],
 		Kernel: e.host.Kernel, Tiny: e.tiny, Time: time.Now().UTC().Format(time.RFC3339),
 	}
 }

@@ -25,6 +25,7 @@ type overlaySpec struct {
 	Volatile bool   // no syncs at all, not even at the unmount
 	Env      []string
 	Workdir  string
+	Context  string // shown at /context, read-only; "": none
 	Command  string // for /bin/sh -c
 }
 
@@ -71,6 +72,9 @@ func enterOverlay(text string) error {
 	if err := unix.Mount("overlay", root, "overlay", 0, opts); err != nil {
 		return fmt.Errorf("mount overlay: %w", err)
 	}
+	if err := mountContext(root, s.Context); err != nil {
+		return err
+	}
 	if err := mountSystem(root); err != nil {
 		return err
 	}
@@ -79,6 +83,21 @@ func enterOverlay(text string) error {
 	}
 	unix.Umask(0o022)
 	return fmt.Errorf("run /bin/sh: %w", unix.Exec("/bin/sh", []string{"sh", "-c", s.Command}, s.Env))
+}
+
+func mountContext(root, dir string) error {
+	if dir == "" {
+		return nil
+	}
+	at := filepath.Join(root, "context")
+	err := os.Mkdir(at, 0o755) //nolint:gosec // as a mount point is
+	if err == nil {
+		err = unix.Mount(dir, at, "", unix.MS_BIND|unix.MS_REC, "")
+	}
+	if err != nil {
+		return fmt.Errorf("show context: %w", err)
+	}
+	return nil
 }
 
 // mountSystem gives the root a proc and a small dev, beside the overlay.

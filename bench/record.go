@@ -31,6 +31,14 @@ type record struct {
 	Tiny    bool    `json:"tiny,omitempty"`
 	Time    string  `json:"time"`
 	Skip    string  `json:"skip,omitempty"` // nothing was measured, because
+
+	Written  int64   `json:"disk_bytes,omitempty"`  // to the disk, until all of it was there; without the registry's
+	Sent     int64   `json:"sent_bytes,omitempty"`  // to the registry
+	Layers   int64   `json:"layer_bytes,omitempty"` // of the layers above the base, as pushed
+	Setup    float64 `json:"setup_s,omitempty"`     // until a daemon of its own answered; not in wall
+	X        float64 `json:"x,omitempty"`           // what a growth cell varies
+	Capped   bool    `json:"capped,omitempty"`      // ended at its limit: it takes longer than wall_s
+	Settings string  `json:"settings,omitempty"`    // how the side was called
 }
 
 const runsFile = "runs.jsonl"
@@ -125,6 +133,21 @@ func (j *journal) add(r record) error {
 	}
 	j.runs[runKey{r.Cell, r.Side, r.Round}] = r
 	return nil
+}
+
+// roundEnd is the cell of the mark that a round of a side is complete.
+const roundEnd = "/end"
+
+// finish marks a round of a side as complete.
+func (j *journal) finish(r record) error {
+	r.Cell += roundEnd
+	return j.add(r)
+}
+
+// finished says whether a round of a side is complete.
+func (j *journal) finished(group, side string, round int) bool {
+	_, ok := j.runs[runKey{group + roundEnd, side, round}]
+	return ok
 }
 
 // has says whether a run was measured; a skipped one is tried again.

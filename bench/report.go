@@ -65,7 +65,7 @@ func renderReport(h host, runs []record) string {
 	}
 	b.WriteString("\n| cell | side | runs | wall s: median (lowest to highest) | CPU s | peak MiB | fbuild / side [95 % interval] |\n")
 	b.WriteString("|---|---|--:|--:|--:|--:|--:|\n")
-	for _, g := range groups {
+	for _, g := range figureGroups {
 		for _, p := range slices.Concat(g.phases, []string{""})[:max(1, len(g.phases))] {
 			renderCell(&b, g, p, runs)
 		}
