@@ -254,7 +254,11 @@ func (s *mountSet) makeView(ctx context.Context, m *runMount) error {
 			return err
 		}
 	}
-	t, at, err := cut(m.tree, m.at)
+	at := "mount" // and not the root, which has no time in a difference
+	if m.Type == dockerfile.MountCache {
+		at = "" // to be the directory itself
+	}
+	t, err := cut(m.tree, m.at, at)
 	if err != nil {
 		return err
 	}
@@ -263,23 +267,17 @@ func (s *mountSet) makeView(ctx context.Context, m *runMount) error {
 		return err
 	}
 	name, err := s.b.writeIndex(cs)
-	m.view = &mountView{tree: t, layers: []string{name}, at: at, dir: at == ""}
+	m.view = &mountView{tree: t, layers: []string{name}, at: at, dir: m.tree.Lookup(m.at).Kind == tree.Dir}
 	return err
 }
 
-// cut returns a tree of what stands at p alone: a directory is its root, a file
-// stands in it under its own name.
-func cut(t tree.Tree, p string) (tree.Tree, string, error) {
+// cut returns a tree of what stands at p alone, at the path to.
+func cut(t tree.Tree, p, to string) (tree.Tree, error) {
 	e := tree.Empty().Edit()
-	n := t.Lookup(p)
-	if n.Kind != tree.Dir {
-		_, name := tree.Split(p)
-		err := e.Put(name, n.Attrs())
-		return e.Tree(), name, err
-	}
 	first := map[*tree.Node]string{}
 	err := t.WalkFrom(p, func(q string, n *tree.Node) error {
-		rel := strings.TrimPrefix(q[len(p):], "/")
+		rel := strings.TrimPrefix(to+"/"+strings.TrimPrefix(q[len(p):], "/"), "/")
+		rel = strings.TrimSuffix(rel, "/")
 		if to, ok := first[n]; ok {
 			return e.Link(rel, to)
 		}
@@ -288,7 +286,7 @@ func cut(t tree.Tree, p string) (tree.Tree, string, error) {
 		}
 		return e.Put(rel, n.Attrs())
 	})
-	return e.Tree(), "", err
+	return e.Tree(), err
 }
 
 // close drops what only this RUN needed. The pack of what was bound from a local
