@@ -59,6 +59,7 @@ func params(l leg, files []string) testscript.Params {
 			env.Vars = append(env.Vars, h.env...)
 			env.Vars = append(env.Vars, "LEG="+l.String(), "STORE="+h.store, "REGISTRY="+suite.reg.host(), "BASES="+suite.bases, "RECORDER="+l.recorder)
 			env.Values[homeKey{}] = h
+			env.Values[webKey{}] = &webServer{}
 			env.Defer(func() {
 				for _, p := range h.leftovers() {
 					t.Error(p)
@@ -82,7 +83,7 @@ func params(l leg, files []string) testscript.Params {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"img": cmdImg, "code": cmdCode, "cached": cmdCached, "expand": cmdExpand, "need": cmdNeed,
-			"damaged": cmdDamaged, "tarls": cmdTarls, "same": cmdSame,
+			"damaged": cmdDamaged, "tarls": cmdTarls, "same": cmdSame, "serve": cmdServe,
 		},
 	}
 }
