@@ -119,12 +119,28 @@ func (r *executorRun) end(ctx context.Context, err error) error {
 		err = r.a.withSource(err, r.opts.File)
 	}
 	text, hint, code := explain(err)
+	if h := executorHint(err); h != "" {
+		hint = h
+	}
 	var step *build.StepError
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Code > 0 && errors.As(err, &step) {
 		code = exit.Code
 	}
 	r.log.fail(text, hint)
 	return &executorEnd{err, code}
+}
+
+// executorHint is what to do where fbuild build has flags of other names.
+func executorHint(err error) string {
+	switch {
+	case errors.Is(err, oci.ErrUnauthorized):
+		return "credentials are read from config.json in $DOCKER_CONFIG or /kaniko/.docker: a secret of type kubernetes.io/dockerconfigjson, mounted there"
+	case errors.Is(err, oci.ErrUnreachable):
+		return "is the registry's name right and the network there? A registry without TLS needs --insecure-registry HOST"
+	case errors.Is(err, oci.ErrTLS):
+		return "a certificate that nobody known has signed: " + authorityNote + ", or allow the registry with --skip-tls-verify-registry HOST"
+	}
+	return ""
 }
 
 func (r *executorRun) run(ctx context.Context) (err error) {
