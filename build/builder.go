@@ -55,6 +55,7 @@ type Options struct {
 	CacheTTL time.Duration
 	// CacheReadOnly stores nothing in CacheRepo.
 	CacheReadOnly bool
+	lint bool // of Lint: no step runs
 	// SingleSnapshot makes one layer of all that the build adds to its base.
 	SingleSnapshot bool
 	Epoch          *time.Time
@@ -212,6 +213,9 @@ func (b *builder) build(ctx context.Context, target *dockerfile.Stage) (*Result,
 		return nil, err
 	}
 	warnings, err := b.opts.File.Report(b.scopes...)
+	if b.opts.lint {
+		return &Result{Warnings: warnings}, nil
+	}
 	if err != nil {
 		return nil, err
 	}

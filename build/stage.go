@@ -170,6 +170,10 @@ func (r *stageRun) instruction(ctx context.Context, s *state, raw dockerfile.Ins
 	if err != nil {
 		return err
 	}
+	if r.b.opts.lint {
+		lintInstruction(s, in)
+		return nil
+	}
 	createdBy := s.scope.CreatedBy(in)
 	if h, ok := in.(*dockerfile.Healthcheck); ok {
 		s.startInterval = h.Health.StartInterval
