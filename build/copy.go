@@ -71,7 +71,7 @@ func (c *copier) copy(src tree.Tree, m match) error {
 		if err != nil {
 			return err
 		}
-		return c.entries(to, n, "", m.Implied)
+		return errors.Join(c.entries(to, n, "", m.Implied), c.setTime(to, n.Mtime))
 	}
 	if c.targetIsDir() || at != nil && at.Kind == tree.Dir {
 		if at != nil && at.Kind != tree.Dir {
@@ -106,6 +106,12 @@ func (c *copier) entries(to string, n *tree.Node, rel string, implied map[string
 			err = c.put(p, child.Attrs())
 		}
 		if err := errors.Join(err, c.entries(p, child, rel, implied)); err != nil {
+			return err
+		}
+		if implied[rel] {
+			continue
+		}
+		if err := c.setTime(p, child.Mtime); err != nil {
 			return err
 		}
 	}
@@ -171,18 +177,30 @@ func (c *copier) mkdirAll(p string) error {
 
 // touch sets the time of a directory in which a name came into being.
 func (c *copier) touch(dir string) error {
+	if n := c.dst.Lookup(dir); n == nil || !n.Mtime.Before(c.spec.Now) {
+		return nil
+	}
+	return c.setTime(dir, c.spec.Now)
+}
+
+// setTime gives a directory its time, when all names are in it: what is copied as a
+// whole has the source's.
+func (c *copier) setTime(dir string, t tree.Time) error {
 	n := c.dst.Lookup(dir)
-	if dir == "" || n == nil || !n.Mtime.Before(c.spec.Now) {
+	if dir == "" || n == nil {
 		return nil
 	}
 	attrs := n.Attrs()
-	attrs.Mtime = c.spec.Now
+	attrs.Mtime = t.Truncate()
 	return c.dst.Put(dir, attrs)
 }
 
-// unpack puts the entries of an archive below the target, with their own owners
-// unless the copy has one.
+// unpack puts the entries of an archive below the target, with their own modes, and
+// their own owners unless the copy has one.
 func (c *copier) unpack(cs tree.Changes) error {
+	plain := *c
+	plain.spec.Mode, plain.spec.DirMode = nil, 0o755
+	c = &plain
 	to, at, err := c.target()
 	if err != nil {
 		return err
@@ -193,6 +211,7 @@ func (c *copier) unpack(cs tree.Changes) error {
 	if err := c.mkdirAll(to); err != nil {
 		return err
 	}
+	times := map[string]tree.Time{} // of directories
 	for i := range cs {
 		if cs[i].Node == nil {
 			return fmt.Errorf("unpack %q: not an entry", cs[i].Path)
@@ -200,18 +219,26 @@ func (c *copier) unpack(cs tree.Changes) error {
 		if cs[i].Path == "" {
 			continue
 		}
-		if err := c.unpackEntry(to, &cs[i]); err != nil {
+		p, _, err := c.dst.ResolveParent(tree.Join(to, cs[i].Path))
+		if err == nil {
+			err = c.unpackEntry(p, &cs[i])
+		}
+		if err != nil {
+			return err
+		}
+		if cs[i].Node.Kind == tree.Dir {
+			times[p] = cs[i].Node.Mtime
+		}
+	}
+	for p, t := range times {
+		if err := c.setTime(p, t); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *copier) unpackEntry(to string, ch *tree.Change) error {
-	p, _, err := c.dst.ResolveParent(tree.Join(to, ch.Path))
-	if err != nil {
-		return err
-	}
+func (c *copier) unpackEntry(p string, ch *tree.Change) error {
 	if at := c.dst.Lookup(p); at != nil && at.Kind == tree.Dir && ch.Node.Kind != tree.Dir {
 		return fmt.Errorf("cannot overwrite directory %q with a file", "/"+p)
 	}
