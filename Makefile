@@ -6,7 +6,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LINT     := $(BIN)/golangci-lint
 LINT_VERSION := v2.15.0
 
-.PHONY: build demo test test-all check fmt vet lint race arch one-cpu scripts figures setup clean
+.PHONY: build image demo test test-all check fmt vet lint race arch one-cpu scripts figures setup clean
 
 build: $(BIN)/fbuild
 
@@ -15,6 +15,11 @@ build: $(BIN)/fbuild
 $(BIN)/fbuild: FORCE
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o $@ ./cmd/fbuild
 FORCE:
+
+# fbuild's own image, built by fbuild, as an OCI layout in bin/image; with
+# IMAGE_ARGS="-t REF --push" or "-t REF --load" wherever you like. See deploy/.
+image: build
+	./deploy/image $(BIN)/fbuild $(or $(IMAGE_ARGS),-t fbuild:$(VERSION) -o type=oci,tar=false,dest=$(BIN)/image)
 
 # Compile fbuild and build a real image from a real multi-stage Dockerfile.
 demo: build
