@@ -78,6 +78,9 @@ func (a *app) build(ctx context.Context, f *buildFlags, path string) (err error)
 		}
 		return f.withStatus(err)
 	}
+	if f.after != nil {
+		return f.after()
+	}
 	return a.report(f, o, res)
 }
 
@@ -108,6 +111,10 @@ func (a *app) runBuild(ctx context.Context, f *buildFlags, o *build.Options) (_ 
 	}
 	o.Remote = oci.NewRemote(oci.RemoteOptions{Insecure: f.insecure, UserAgent: "fbuild/" + version})
 	defer o.Remote.Close()
+	if f.calls() {
+		f.after, err = a.call(ctx, f, o)
+		return nil, err
+	}
 	return build.Build(ctx, *o)
 }
 

@@ -23,8 +23,9 @@ type buildFlags struct {
 	noCache, pull, push, load       bool
 	quiet, check, debug, checkLayer bool
 
-	loader        *loader // who takes the image, filled in before the first step
-	loaderContext string  // docker's
+	loader        *loader      // who takes the image, filled in before the first step
+	loaderContext string       // docker's
+	after         func() error // prints what --call asks for
 }
 
 // define makes the flags.

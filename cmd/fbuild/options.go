@@ -39,6 +39,12 @@ func (a *app) options(f *buildFlags, path string) (*build.Options, error) {
 	if o.SSH, err = parseSSH(f.ssh); err != nil {
 		return nil, err
 	}
+	if o.Limits, err = parseUlimits(f.ulimits); err != nil {
+		return nil, err
+	}
+	if o.ShmSize, err = parseBytes("shm-size", f.shmSize); err != nil {
+		return nil, err
+	}
 	if o.Labels, err = keyValues("--label", f.labels); err != nil {
 		return nil, err
 	}

@@ -19,13 +19,20 @@ func (a *app) report(f *buildFlags, o *build.Options, res *build.Result) error {
 		if n == 1 {
 			plural = ""
 		}
-		fmt.Fprintf(a.stderr, "\n %d warning%s found:\n", n, plural)
+		more := " (use --debug to expand)"
+		if f.debug {
+			more = ""
+		}
+		fmt.Fprintf(a.stderr, "\n %d warning%s found%s:\n", n, plural, more)
 		for _, w := range res.Warnings {
 			text := w.String()
 			if w.Rule == "" {
 				text = w.Text
 			}
 			fmt.Fprintf(a.stderr, " - %s\n", printable(text))
+			if f.debug && w.Rule != "" {
+				fmt.Fprint(a.stderr, warningText(w, o.File))
+			}
 		}
 	}
 	if f.iidFile != "" && res.ImageID == "" {
