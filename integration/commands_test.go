@@ -109,7 +109,7 @@ func cmdExpand(ts *testscript.TestScript, _ bool, args []string) {
 		p := ts.MkAbs(name)
 		data, err := os.ReadFile(p)
 		ts.Check(err)
-		text := strings.NewReplacer("$REGISTRY", ts.Getenv("REGISTRY"), "$WORK", ts.Getenv("WORK"), "$BASES", ts.Getenv("BASES")).Replace(string(data))
+		text := strings.NewReplacer("$REGISTRY", ts.Getenv("REGISTRY"), "$WEB", ts.Getenv("WEB"), "$WORK", ts.Getenv("WORK"), "$BASES", ts.Getenv("BASES")).Replace(string(data))
 		ts.Check(os.WriteFile(p, []byte(text), 0o644))
 	}
 }
