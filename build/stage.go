@@ -191,8 +191,9 @@ func (r *stageRun) instruction(ctx context.Context, s *state, raw dockerfile.Ins
 			step.Canceled()
 			return err
 		}
+		err = r.stepError(in, title, err)
 		step.Done(err)
-		return r.stepError(in, title, err)
+		return err
 	}
 	if cached {
 		step.Cached()
