@@ -61,34 +61,55 @@ func runChrootInit() outcome {
 	if err := prepareChrootInit(); err != nil {
 		return outcome{Error: err.Error(), Unavailable: true}
 	}
-	r, w, err := os.Pipe()
+	ours, theirs, err := commandSocket()
 	if err != nil {
-		return outcome{Error: fmt.Sprintf("create pipe: %v", err)}
+		return outcome{Error: err.Error()}
 	}
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return outcome{Error: fmt.Sprintf("open null device: %v", err)}
 	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{"fbuild:" + chrootCommandName}, &syscall.ProcAttr{
-		Dir: "/", Env: []string{}, Files: []uintptr{null.Fd(), 1, 2, jobFD, w.Fd()},
+		Dir: "/", Env: []string{}, Files: []uintptr{null.Fd(), 1, 2, jobFD, theirs.Fd()},
 		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL},
 	})
-	closeFiles([]*os.File{w, null})
+	closeFiles([]*os.File{theirs, null})
 	if err != nil {
 		return outcome{Error: fmt.Sprintf("start command: %v", err)}
 	}
-	data, err := io.ReadAll(io.LimitReader(r, maxOutcome)) // it ends with the execve of the command
+	l, err := newLink(ours)
 	if err != nil {
-		return outcome{Error: fmt.Sprintf("start command: %v", err)}
+		return outcome{Error: err.Error()}
 	}
-	if len(data) == 0 {
-		return reapUntil(pid)
+	for {
+		var m commandMessage
+		files, err := l.receive(&m)
+		switch {
+		case errors.Is(err, io.EOF): // the execve of the command
+			return reapUntil(pid)
+		case err != nil:
+			return outcome{Error: fmt.Sprintf("start command: %v", err)}
+		case m.Failed != nil:
+			return *m.Failed
+		case len(files) == 1:
+			go serveLinks(int(files[0].Fd()), m.Root) // it ends with this process, which has nothing else to do
+		}
 	}
-	var o outcome
-	if err := json.Unmarshal(data, &o); err != nil {
-		return outcome{Error: fmt.Sprintf("start command: %v: %s", err, data)}
+}
+
+// commandMessage is what D tells C before it becomes the command: why it could not, or, with the descriptor of a listener, where the root is for C.
+type commandMessage struct {
+	Failed *outcome
+	Root   string
+}
+
+// commandSocket is the socket between C and D.
+func commandSocket() (ours, theirs *os.File, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("create command socket: %w", err)
 	}
-	return o
+	return os.NewFile(uintptr(pair[0]), "command socket"), os.NewFile(uintptr(pair[1]), "command socket"), nil
 }
 
 // prepareChrootInit sees to it that nothing below this process outlives it, or K.
@@ -120,9 +141,13 @@ func prepareChrootInit() error {
 func chrootCommandMain() int {
 	// Capabilities, ids, Landlock and seccomp belong to a thread, and it is this one that executes the command.
 	runtime.LockOSThread()
-	status := os.NewFile(statusFD, "status")
-	o := becomeCommand()
-	if err := json.NewEncoder(status).Encode(o); err != nil {
+	l, err := newLink(os.NewFile(statusFD, "command socket"))
+	if err == nil {
+		o := becomeCommand(l)
+		o.Error = o.Error[:min(len(o.Error), maxOutcome/8)]
+		err = l.send(commandMessage{Failed: &o}, nil)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "init:", err)
 	}
 	unix.Exit(1)
@@ -130,12 +155,12 @@ func chrootCommandMain() int {
 }
 
 // becomeCommand returns only if the command cannot be started.
-func becomeCommand() outcome {
+func becomeCommand(l *link) outcome {
 	j, err := readJob()
 	if err != nil {
 		return outcome{Error: err.Error()}
 	}
-	root, err := enterChroot(j)
+	root, at, err := enterChroot(j)
 	if err != nil {
 		return outcome{Error: err.Error(), Unavailable: true}
 	}
@@ -149,32 +174,41 @@ func becomeCommand() outcome {
 	if err := confineChroot(j, root); err != nil {
 		return outcome{Error: err.Error(), Unavailable: true}
 	}
+	if fd := listenLinks(); fd >= 0 {
+		if err := l.send(commandMessage{Root: at}, []*os.File{os.NewFile(uintptr(fd), "listener")}); err != nil {
+			return outcome{Error: err.Error()}
+		}
+	}
 	return commandError(startError(name, syscall.Exec(name, j.Args, j.Env)))
 }
 
-// enterChroot makes the command's root this process' root and returns a descriptor of it.
-func enterChroot(j job) (int, error) {
+// enterChroot makes the command's root this process' root and returns a descriptor of it, and its name outside.
+func enterChroot(j job) (int, string, error) {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return -1, fmt.Errorf("make init undumpable: %w", err)
+		return -1, "", fmt.Errorf("make init undumpable: %w", err)
 	}
 	root, err := unix.Open(j.Root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, fmt.Errorf("open root %s: %w", j.Root, err)
+		return -1, "", fmt.Errorf("open root %s: %w", j.Root, err)
+	}
+	at, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", root))
+	if err != nil {
+		return -1, "", fmt.Errorf("find root: %w", err)
 	}
 	if err := unix.Fchdir(root); err != nil {
-		return -1, fmt.Errorf("enter root: %w", err)
+		return -1, "", fmt.Errorf("enter root: %w", err)
 	}
 	if err := unix.Chroot("."); err != nil {
-		return -1, fmt.Errorf("chroot: %w", err)
+		return -1, "", fmt.Errorf("chroot: %w", err)
 	}
 	unix.Umask(0o022)
 	if err := setLimits(j.Limits); err != nil {
-		return -1, err
+		return -1, "", err
 	}
 	if err := resetSignals(); err != nil {
-		return -1, err
+		return -1, "", err
 	}
-	return root, giveOutput(int(j.UID), int(j.GID))
+	return root, at, giveOutput(int(j.UID), int(j.GID))
 }
 
 // keptWithoutNamespaces are docker's capabilities but for two: CAP_SYS_CHROOT, with which one leaves a chroot, and CAP_MKNOD, with which one reaches a disk.

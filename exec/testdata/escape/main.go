@@ -40,7 +40,9 @@ func main() {
 		}},
 		{"signal", func() error { return unix.Kill(pid, 0) }},
 		{"environment", func() error { _, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); return err }},
-		{"own /proc", func() error { _, err := os.Readlink("/proc/self/exe"); return err }},
+		{"own environment by /proc", func() error { _, err := os.ReadFile("/proc/self/environ"); return err }},
+		{"binary of another", func() error { _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); return err }},
+		{"root of another", func() error { _, err := os.Readlink(fmt.Sprintf("/proc/%d/root", pid)); return err }},
 		{"disk device", func() error { return unix.Mknod("/disk", unix.S_IFBLK|0o600, int(unix.Mkdev(8, 0))) }},
 		{"mount", func() error { return unix.Mount("proc", "/proc", "proc", 0, "") }},
 		{"user namespace", func() error { return unix.Unshare(unix.CLONE_NEWUSER) }},
@@ -68,6 +70,11 @@ func main() {
 			fmt.Println("BROKE:", t.name)
 		} else {
 			fmt.Println(t.name+":", err)
+		}
+	}
+	for name, want := range map[string]string{"/proc/self/exe": "/probe", "/proc/self/root": "/", "/proc/thread-self/cwd": "/", fmt.Sprintf("/proc/%d/exe", os.Getpid()): "/probe"} {
+		if got, err := os.Readlink(name); got != want {
+			fmt.Printf("BROKE: %s leads to %q, %v, want %s\n", name, got, err, want)
 		}
 	}
 	_, err = net.Dial("tcp", "127.0.0.1:1")

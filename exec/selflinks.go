@@ -1,0 +1,231 @@
+package exec
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"runtime"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A command in a chroot has no /proc, but programs find themselves by reading the link /proc/self/exe: Go's tools, Rust's, Java's. So C answers that one question: a
+// seccomp filter hands it each readlink of the command, and where the name is one of a process' own links, it writes the answer; every other call goes on as if nothing
+// were there. It is a convenience and no border: what a process sees of itself can only be about itself, and the kernel still decides everything.
+
+// linkCalls read links; the argument that holds the path differs.
+var linkCalls = []struct {
+	call
+	path int
+}{
+	{call{"readlink", [4]int{89, 85, -1, 85}}, 0},
+	{call{"readlinkat", [4]int{267, 305, 78, 332}}, 1},
+}
+
+// linkProgram sends the calls that read links to whoever listens.
+func linkProgram() program {
+	var prog program
+	prog.load(dataArch)
+	for _, a := range abis {
+		var section program
+		section.load(dataNumber)
+		for _, c := range linkCalls {
+			if n := c.numbers[a.numbers]; n >= 0 {
+				section.jump(unix.BPF_JEQ, uint32(n), 0, 1)
+				section.ret(unix.SECCOMP_RET_USER_NOTIF)
+			}
+		}
+		section.ret(unix.SECCOMP_RET_ALLOW)
+		prog.jump(unix.BPF_JEQ, a.audit, 1, 0)
+		prog.skip(uint32(len(section)))
+		prog = append(prog, section...)
+	}
+	prog.ret(unix.SECCOMP_RET_ALLOW)
+	return prog
+}
+
+// listenLinks installs the filter on this thread and returns the descriptor to listen on, -1 where the kernel has no such thing or somebody listens already.
+func listenLinks() int {
+	prog := linkProgram()
+	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
+	fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&fprog))) //nolint:gosec // G103: what the system call takes
+	if errno != 0 {
+		return -1 // the command runs without
+	}
+	return int(fd)
+}
+
+// notification and answer are the kernel's struct seccomp_notif and seccomp_notif_resp.
+type notification struct {
+	id         uint64
+	pid, flags uint32
+	nr         int32
+	arch       uint32
+	ip         uint64
+	args       [6]uint64
+}
+
+type answer struct {
+	id    uint64
+	val   int64
+	errno int32
+	flags uint32
+}
+
+// The ioctls of a listener.
+const (
+	notifRecv     = 0xc0502100
+	notifSend     = 0xc0182101
+	notifIDValid  = 0x40082102
+	notifContinue = 1
+)
+
+// linkServer answers for the processes of one command. It runs on a thread of its own, whose ids it changes to those of whom it looks at: nothing else may.
+type linkServer struct {
+	fd       int
+	root     string // the command's root, as this process sees it
+	uid, gid uint32
+}
+
+// serveLinks answers until the listener has nobody left to listen to.
+func serveLinks(fd int, root string) {
+	runtime.LockOSThread() // never unlocked: it ends with its changed ids
+	s := &linkServer{fd: fd, root: root}
+	for {
+		var n notification
+		if err := ioctl(fd, notifRecv, unsafe.Pointer(&n)); err != nil { //nolint:gosec // G103: what the system call takes
+			if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOENT) { // the caller is gone
+				continue
+			}
+			return
+		}
+		a := answer{id: n.id, flags: notifContinue}
+		if val, ok := s.answer(&n); ok {
+			a.val, a.flags = val, 0
+		}
+		_ = ioctl(fd, notifSend, unsafe.Pointer(&a)) //nolint:gosec // G103; a caller that is gone needs no answer
+	}
+}
+
+func ioctl(fd int, request uintptr, arg unsafe.Pointer) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg)); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// answer writes the target of a process' own link into its buffer; false is for everything else.
+func (s *linkServer) answer(n *notification) (int64, bool) {
+	args, ok := linkArgs(n)
+	if !ok || args[2] == 0 || args[2] > unix.PathMax*2 {
+		return 0, false
+	}
+	pid := int(n.pid)
+	if !s.become(pid) {
+		return 0, false
+	}
+	name, ok := selfLink(pid, readName(pid, uintptr(args[0])))
+	if !ok {
+		return 0, false
+	}
+	to, err := os.Readlink(name)
+	if err != nil {
+		return 0, false
+	}
+	if path.IsAbs(to) {
+		inside, ok := strings.CutPrefix(to, s.root)
+		if !ok || inside != "" && inside[0] != '/' {
+			return 0, false
+		}
+		to = path.Join("/", inside)
+	}
+	// Still the process that asked, and not another that got its number.
+	if err := ioctl(s.fd, notifIDValid, unsafe.Pointer(&n.id)); err != nil { //nolint:gosec // G103: what the system call takes
+		return 0, false
+	}
+	data := []byte(to)[:min(uint64(len(to)), args[2])]
+	if len(data) == 0 {
+		return 0, false
+	}
+	local := []unix.Iovec{{Base: &data[0], Len: uint64(len(data))}}
+	wrote, err := unix.ProcessVMWritev(pid, local, []unix.RemoteIovec{{Base: uintptr(args[1]), Len: len(data)}}, 0)
+	return int64(wrote), err == nil && wrote == len(data)
+}
+
+// linkArgs are path, buffer and size of a call.
+func linkArgs(n *notification) ([]uint64, bool) {
+	for _, a := range abis {
+		for _, c := range linkCalls {
+			if a.audit == n.arch && c.numbers[a.numbers] == int(n.nr) {
+				return n.args[c.path:][:3], true
+			}
+		}
+	}
+	return nil, false
+}
+
+// become gives this thread the ids of a process, which is what lets it look into that without CAP_SYS_PTRACE. The effective user stays root.
+func (s *linkServer) become(pid int) bool {
+	var st unix.Stat_t
+	if unix.Stat(fmt.Sprintf("/proc/%d", pid), &st) != nil {
+		return false
+	}
+	if st.Uid == s.uid && st.Gid == s.gid {
+		return true
+	}
+	const keep = ^uintptr(0)
+	uid, gid := uintptr(st.Uid), uintptr(st.Gid)
+	for _, c := range [][4]uintptr{
+		{unix.SYS_SETFSUID, 0}, {unix.SYS_SETRESGID, gid, keep, keep}, {unix.SYS_SETFSGID, gid}, {unix.SYS_SETRESUID, uid, keep, keep}, {unix.SYS_SETFSUID, uid},
+	} {
+		_, _, errno := unix.RawSyscall(c[0], c[1], c[2], c[3])
+		if errno != 0 {
+			s.uid = ^uint32(0) // whatever they are now
+			return false
+		}
+	}
+	s.uid, s.gid = st.Uid, st.Gid
+	return true
+}
+
+// maxSelfLink is longer than any name that is answered: /proc/thread-self/fd/ and a number.
+const maxSelfLink = 40
+
+// readName reads a name from the memory of a process, "" if it is longer than one that matters, or cannot be read.
+func readName(pid int, at uintptr) string {
+	buf := make([]byte, maxSelfLink)
+	n := 0
+	for n < len(buf) {
+		// Up to the end of the page: what comes behind it need not be there.
+		size := min(len(buf)-n, os.Getpagesize()-int((at+uintptr(n))%uintptr(os.Getpagesize())))
+		local := []unix.Iovec{{Base: &buf[n], Len: uint64(size)}}
+		got, err := unix.ProcessVMReadv(pid, local, []unix.RemoteIovec{{Base: at + uintptr(n), Len: size}}, 0)
+		if err != nil || got <= 0 {
+			return ""
+		}
+		if i := strings.IndexByte(string(buf[n:n+got]), 0); i >= 0 {
+			return string(buf[:n+i])
+		}
+		n += got
+	}
+	return ""
+}
+
+// selfLink is where this process finds the link that NAME is for process PID.
+func selfLink(pid int, name string) (string, bool) {
+	for _, prefix := range []string{"/proc/self/", "/proc/thread-self/", "/proc/" + strconv.Itoa(pid) + "/"} {
+		link, ok := strings.CutPrefix(name, prefix)
+		if !ok {
+			continue
+		}
+		number, isFD := strings.CutPrefix(link, "fd/")
+		if _, err := strconv.ParseUint(number, 10, 31); isFD && err == nil || link == "exe" || link == "cwd" || link == "root" {
+			return fmt.Sprintf("/proc/%d/%s", pid, link), true
+		}
+	}
+	return "", false
+}
