@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/fbuild/fbuild/dockerfile"
@@ -129,8 +130,11 @@ func unpackContext(ctx context.Context, r io.Reader, temp, dir string, step *pro
 	case errors.Is(err, layer.ErrNotArchive):
 		return errNotTar
 	case errors.Is(err, layer.ErrCorrupt):
-		return &contentError{err.Error(), "the archive is damaged, or was cut short on its way; nothing of it was used"}
+		return &contentError{err.Error(), cutHint}
 	case err != nil:
+		return err
+	}
+	if err := checkEnd(w.File(), info.TarSize); err != nil {
 		return err
 	}
 	if err := w.Commit(); err != nil {
@@ -148,4 +152,24 @@ func unpackContext(ctx context.Context, r io.Reader, temp, dir string, step *pro
 		step.Warn(fmt.Sprintf("%q: %s is left out", path, what))
 	}})
 	return errors.Join(err, set.Close(), os.RemoveAll(packs))
+}
+
+const cutHint = "the archive is damaged, or was cut short on its way; nothing of it was used"
+
+// endMark is the length of the zeros that every tar ends with.
+const endMark = 1024
+
+// checkEnd refuses a tar without its end: one that was cut between two entries
+// looks whole otherwise, and its last files would be missing in the image.
+func checkEnd(tar io.ReaderAt, size int64) error {
+	end := make([]byte, endMark)
+	if size >= endMark {
+		if _, err := tar.ReadAt(end, size-endMark); err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read tar: %w", err)
+		}
+		if !slices.ContainsFunc(end, func(b byte) bool { return b != 0 }) {
+			return nil
+		}
+	}
+	return &contentError{"corrupt archive: the end of the tar is missing", cutHint}
 }
