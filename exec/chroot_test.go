@@ -42,7 +42,7 @@ func newChroot(t *testing.T) *fixture {
 // listing is what a root holds: names, modes, owners, times and contents.
 func listing(t *testing.T, root string) string {
 	t.Helper()
-	out, err := osexec.Command("sh", "-c", `cd "$0" && find . ! -type d -exec md5sum {} + 2>/dev/null | sort -k2; find . -printf '%p %M %U:%G %T@ %s %l\n' | sort`, root).CombinedOutput()
+	out, err := osexec.Command("sh", "-c", `cd "$0" && find . -type f -exec md5sum {} + 2>/dev/null | sort -k2; find . -printf '%p %M %U:%G %T@ %s %l\n' | sort`, root).CombinedOutput()
 	if err != nil {
 		t.Fatalf("list root: %v\n%s", err, out)
 	}

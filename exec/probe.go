@@ -24,7 +24,7 @@ type Check struct {
 
 // ProbeResult is what this host lets the caller do.
 type ProbeResult struct {
-	// Isolation is the class of ids that a sandbox would have: "root", "ranges" or "single"; "" if there can be none.
+	// Isolation is the class of ids that a sandbox would have: "root", "ranges" or "single", or IsolationChroot; "" if there can be none.
 	Isolation string
 	Checks    []Check
 	// Err wraps ErrUnavailable if no command can run in a sandbox here.
@@ -34,10 +34,16 @@ type ProbeResult struct {
 // Probe opens a sandbox, tries what each command needs, and says what works and why not more. It takes a few milliseconds and leaves nothing.
 func Probe(ctx context.Context) ProbeResult {
 	var r ProbeResult
+	kind, err := Choose(IsolationAuto)
+	if err != nil || kind == IsolationChroot {
+		r.add("namespaces", namespacesWork(), "")
+		return r.chroot(ctx)
+	}
 	s, err := Open(ctx, Config{})
 	if err != nil {
 		r.Err = err
 		r.add("user namespace", err, "")
+		r.add("chroot", chrootWorks(), "")
 		return r
 	}
 	r.Isolation = s.Isolation()
@@ -66,6 +72,29 @@ func Probe(ctx context.Context) ProbeResult {
 	}
 	if err := s.Close(); err != nil && r.Err == nil {
 		r.Err = err
+	}
+	return r
+}
+
+// chroot looks at the rung without namespaces.
+func (r ProbeResult) chroot(ctx context.Context) ProbeResult {
+	s, err := Open(ctx, Config{Isolation: IsolationChroot})
+	r.add("chroot", err, "RUN happens in a chroot under the work directory, without a /proc of its own")
+	if err != nil {
+		r.Err = err
+		return r
+	}
+	r.Isolation = s.Isolation()
+	switch abi := landlockABI(); {
+	case abi < referABI:
+		r.add("landlock", errors.New("none (Linux 5.19 has it, unless a seccomp profile forbids it): a command that left its chroot would see this container, and as root it can send signals to it"), "")
+	case abi < scopedABI:
+		r.add("landlock", nil, fmt.Sprintf("version %d: a command sees nothing but its root; as root it can still send signals into this container (Linux 6.12 ends that)", abi))
+	default:
+		r.add("landlock", nil, fmt.Sprintf("version %d: a command sees nothing but its root", abi))
+	}
+	if err := s.Close(); err != nil {
+		r.Isolation, r.Err = "", err
 	}
 	return r
 }

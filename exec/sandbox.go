@@ -64,7 +64,7 @@ func Open(ctx context.Context, cfg Config) (*Sandbox, error) {
 	ids, err := startKeeper(ctx, kind, cmd, cfg.SingleID)
 	if err != nil {
 		if ctx.Err() == nil {
-			err = unavailable(err)
+			err = orAsRoot(unavailable(err))
 		}
 		return nil, errors.Join(err, l.Close())
 	}
@@ -76,6 +76,14 @@ func Open(ctx context.Context, cfg Config) (*Sandbox, error) {
 	}
 	go s.readReplies()
 	return s, nil
+}
+
+// orAsRoot says what else would help an ordinary user for whom there are no namespaces.
+func orAsRoot(err error) error {
+	if os.Geteuid() == 0 {
+		return err
+	}
+	return fmt.Errorf("%w; or run as root where that is a container's (docker: --user 0; Kubernetes: runAsUser: 0): then RUN happens in a chroot, which needs no namespaces", err)
 }
 
 // keeperCommand prepares K. It is not bound to ctx: it outlives the call that made it and ends when its socket closes.

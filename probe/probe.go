@@ -44,7 +44,7 @@ type Check = exec.Check
 type Report struct {
 	Checks   []Check
 	Recorder string // what auto chooses, "" if RUN cannot work at all
-	IDs      string // the class of ids in a RUN: root, ranges or single
+	IDs      string // the class of ids in a RUN: root, ranges or single, or chroot where there are no namespaces
 }
 
 // Host looks at everything that a build may need; store is the directory of the
@@ -57,7 +57,8 @@ func Host(ctx context.Context, store string) Report {
 	for _, c := range sandbox.Checks {
 		r.add(c)
 	}
-	fuse := r.add(fuse())
+	// A chroot has no mounts, and so no FUSE.
+	fuse := sandbox.Isolation != exec.IsolationChroot && r.add(fuse())
 	if sandbox.Err == nil {
 		r.Recorder = "walk"
 		if fuse {
