@@ -160,6 +160,18 @@ func (c *cacheRepo) find(ctx context.Context, kind string, key Key, p v1.Platfor
 	return img, rec, nil
 }
 
+// name is the repository that has, or may have, our layers, so that a push to the
+// same registry need not send them twice; "" for none.
+func (c *cacheRepo) name() string {
+	if c == nil || c.readOnly || c.mute.Load() {
+		return ""
+	}
+	if r, ok := c.shelf.(registryShelf); ok {
+		return r.repo
+	}
+	return ""
+}
+
 // validKey reports whether a text has the form of a Key.
 func validKey(k Key) bool {
 	return len(k) == 64 && strings.Trim(string(k), "0123456789abcdef") == ""

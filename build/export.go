@@ -161,6 +161,7 @@ func (b *builder) assemble(ctx context.Context, s *state, layers []*fsLayer, o O
 	var list []oci.Layer
 	for _, l := range layers {
 		ol := oci.Layer{Desc: l.desc, DiffID: l.diffID}
+		ol.Repo = b.repo.name()
 		if l.src != nil {
 			ol.Repo = l.src.Repo
 		}

@@ -49,6 +49,14 @@ func (r *Repo) keepGitDir(ctx context.Context, c Commit) error {
 			return err
 		}
 	}
+	// An index without the times and inodes of this checkout: the same commit is the
+	// same tree, and a COPY of it is found in the cache.
+	if err := ignoreMissing(os.Remove(filepath.Join(r.tree(), ".git", "index"))); err != nil {
+		return err
+	}
+	if _, err := r.git(ctx, "read-tree", c.ID); err != nil {
+		return err
+	}
 	return ignoreMissing(os.Remove(filepath.Join(r.tree(), ".git", "FETCH_HEAD")))
 }
 

@@ -150,6 +150,14 @@ func (l *executorLog) fail(text, hint string) {
 	}
 }
 
+// Write takes the warnings that fbuild build shows as they come.
+func (l *executorLog) Write(p []byte) (int, error) {
+	for line := range strings.Lines(string(p)) {
+		l.warn("%s", strings.TrimSpace(strings.TrimPrefix(line, "fbuild: warning: ")))
+	}
+	return len(p), nil
+}
+
 // steps turns the plain form of progress, which is BuildKit's and does not change,
 // into lines of the log.
 type steps struct {

@@ -62,7 +62,7 @@ func (r *executorRun) options() (err error) {
 	if o.Annotations, err = parseAnnotations(f.list("annotation")); err != nil {
 		return err
 	}
-	if o.Secrets, err = r.a.parseSecrets(f.list("secret")); err != nil {
+	if o.Secrets, err = (&app{stderr: r.log}).parseSecrets(f.list("secret")); err != nil {
 		return err
 	}
 	if o.Platform, err = hostPlatform(f.list("custom-platform")); err != nil {
