@@ -263,7 +263,7 @@ func (b *builder) sendShared(key Key, entry func(context.Context) (sharedRecord,
 	b.behind(func(ctx context.Context) error {
 		rec, layers, err := entry(ctx)
 		if err != nil {
-			return nil //nolint:nilerr // the layer's own goroutine reports it
+			return nil // the layer itself reports it
 		}
 		select {
 		case c.pushing <- struct{}{}:

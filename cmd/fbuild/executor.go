@@ -62,7 +62,7 @@ func refusedCommand(name, hint string) *cobra.Command {
 }
 
 func executorFlagError(cmd *cobra.Command, err error) error {
-	if r, ok := errors.AsType[*refusedFlag](err); ok {
+	if r, ok := errors.AsType[*refusedFlagError](err); ok {
 		return &hintError{&usageError{r}, r.hint}
 	}
 	hint := "see " + cmd.CommandPath() + " --help"
@@ -72,14 +72,14 @@ func executorFlagError(cmd *cobra.Command, err error) error {
 	return &hintError{&usageError{err}, hint}
 }
 
-// executorEnd is how a build ended that has said so itself.
-type executorEnd struct {
+// executorError is how a build ended that has said so itself.
+type executorError struct {
 	err  error
 	code int
 }
 
-func (e *executorEnd) Error() string { return e.err.Error() }
-func (e *executorEnd) Unwrap() error { return e.err }
+func (e *executorError) Error() string { return e.err.Error() }
+func (e *executorError) Unwrap() error { return e.err }
 
 // executorRun is one `fbuild executor`.
 type executorRun struct {
@@ -113,7 +113,7 @@ func (a *app) executor(ctx context.Context, f *executorFlags) error {
 func (r *executorRun) end(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errInterrupted) {
 		r.log.fail("interrupted", "")
-		return &executorEnd{err, exitInterrupted}
+		return &executorError{err, exitInterrupted}
 	}
 	if r.log.format != "json" {
 		err = r.a.withSource(err, r.opts.File)
@@ -127,7 +127,7 @@ func (r *executorRun) end(ctx context.Context, err error) error {
 		code = exit.Code
 	}
 	r.log.fail(text, hint)
-	return &executorEnd{err, code}
+	return &executorError{err, code}
 }
 
 // executorHint is what to do where fbuild build has flags of other names.

@@ -68,7 +68,7 @@ func TestEveryKanikoFlag(t *testing.T) {
 	for name, say := range executorSays {
 		t.Run(name, func(t *testing.T) {
 			f, err := parseExecutor("--" + name + "=" + say.value)
-			var no *refusedFlag
+			var no *refusedFlagError
 			if got := errors.As(err, &no); got != (say.class == refused) || err != nil && !got {
 				t.Fatalf("got error %v, want refused %v", err, say.class == refused)
 			}

@@ -55,7 +55,7 @@ const (
 
 // kanikoFlags are all flags of reference/kaniko.md: of Google's, Chainguard's and
 // the community's executor, with the old spellings.
-var kanikoFlags = []kanikoFlag{ //nolint:gosec // no credentials, flags about them
+var kanikoFlags = []kanikoFlag{
 	{name: "dockerfile", short: "f", value: "Dockerfile", usage: "path or URL of the Dockerfile; looked for here, then in the context"},
 	{name: "context", short: "c", value: "/workspace/", usage: "build context: a directory, dir://DIR, tar://FILE, tar://stdin, git://HOST/REPO#REF#COMMIT or the https:// URL of a tar"},
 	{name: "context-sub-path", usage: "sub path inside the context"},
@@ -188,7 +188,7 @@ func (v *kanikoValue) Set(s string) error {
 	switch v.def.class {
 	case refused:
 		if !slices.Contains(v.def.fulfilled, s) {
-			return &refusedFlag{v.def.name, s, v.def.note}
+			return &refusedFlagError{v.def.name, s, v.def.note}
 		}
 	case moot:
 		v.flags.note(infoLevel, "--%s: %s", v.def.name, v.def.note)
@@ -223,10 +223,10 @@ func (f *executorFlags) note(l level, format string, args ...any) {
 	f.notes = append(f.notes, flagNote{l, fmt.Sprintf(format, args...)})
 }
 
-// refusedFlag is a flag that fbuild does not have.
-type refusedFlag struct{ name, value, hint string }
+// refusedFlagError is a flag that fbuild does not have.
+type refusedFlagError struct{ name, value, hint string }
 
-func (e *refusedFlag) Error() string {
+func (e *refusedFlagError) Error() string {
 	return fmt.Sprintf("--%s=%s is not supported", e.name, e.value)
 }
 

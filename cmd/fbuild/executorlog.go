@@ -88,7 +88,7 @@ func (l *executorLog) write(lv level, msg string) {
 	defer l.mu.Unlock()
 	switch l.format {
 	case "json":
-		l.json(lv, now, "msg", msg)
+		l.json(lv, now, map[string]string{"msg": msg})
 	case "text":
 		if !bare.MatchString(msg) {
 			msg = fmt.Sprintf("%q", msg)
@@ -108,11 +108,8 @@ func (l *executorLog) write(lv level, msg string) {
 }
 
 // json writes one object; the mutex is held.
-func (l *executorLog) json(lv level, now time.Time, pairs ...string) {
-	m := map[string]string{"level": lv.String(), "time": now.Format(time.RFC3339)}
-	for i := 0; i < len(pairs); i += 2 {
-		m[pairs[i]] = pairs[i+1]
-	}
+func (l *executorLog) json(lv level, now time.Time, m map[string]string) {
+	m["level"], m["time"] = lv.String(), now.Format(time.RFC3339)
 	data, err := json.Marshal(m)
 	if err != nil {
 		return // strings cannot fail
@@ -125,7 +122,7 @@ func (l *executorLog) output(line string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.format == "json" {
-		l.json(infoLevel, time.Now(), "msg", line, "stream", "run")
+		l.json(infoLevel, time.Now(), map[string]string{"msg": line, "stream": "run"})
 		return
 	}
 	fmt.Fprintln(l.out, line)
@@ -137,11 +134,11 @@ func (l *executorLog) fail(text, hint string) {
 	defer l.mu.Unlock()
 	text, hint = printable(text), printable(hint)
 	if l.format == "json" {
-		pairs := []string{"msg", text}
+		m := map[string]string{"msg": text}
 		if hint != "" {
-			pairs = append(pairs, "hint", hint)
+			m["hint"] = hint
 		}
-		l.json(fatalLevel, time.Now(), pairs...)
+		l.json(fatalLevel, time.Now(), m)
 		return
 	}
 	fmt.Fprintln(l.out, "fbuild: error:", text)

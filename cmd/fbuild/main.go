@@ -47,7 +47,7 @@ func run(args []string) int {
 	if err == nil {
 		return exitOK
 	}
-	if end, ok := errors.AsType[*executorEnd](err); ok {
+	if end, ok := errors.AsType[*executorError](err); ok {
 		return end.code
 	}
 	if errors.Is(context.Cause(ctx), errInterrupted) {
@@ -64,7 +64,7 @@ func run(args []string) int {
 
 // impatience is how long after the first signal a second one means "at once":
 // timeout(1) and many CI runners send two, to the process and to its group.
-const impatience = 100 * time.Millisecond
+const impatience = 250 * time.Millisecond
 
 // onSignal calls fn at the first SIGINT, SIGTERM or SIGHUP; a later one ends the
 // process at once, which takes every child with it.
