@@ -126,6 +126,7 @@ func TestCopyRefuses(t *testing.T) {
 		source     string
 	}{
 		{"a missing source", `"/nope": not found`, []string{"a"}, nil, "/x", "nope"},
+		{"a missing directory before a wildcard", `"/d/nope": not found`, []string{"d/", "d/a"}, nil, "/x", "d/nope/*"},
 		{"a directory over a file", "non-directory", []string{"s/", "s/a"}, []string{"f"}, "/f", "s"},
 		{"a nested directory over a file", "non-directory", []string{"s/", "s/f/"}, []string{"f"}, "/", "s"},
 		{"a file over a directory", "cannot overwrite directory", []string{"s/", "s/d"}, []string{"d/"}, "/", "s"},

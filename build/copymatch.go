@@ -40,9 +40,21 @@ func matchSource(src tree.Tree, s string) ([]match, error) {
 }
 
 // matchPattern matches each component of s for itself: "*" never crosses a slash.
+// What stands before the first wildcard must be there, as in BuildKit.
 func matchPattern(src tree.Tree, s string) ([]match, error) {
-	found := []match{{}}
-	for part := range strings.SplitSeq(tree.Clean(s), "/") {
+	parts, fixed := strings.Split(tree.Clean(s), "/"), ""
+	for len(parts) > 1 && !hasWildcard(parts[0]) {
+		fixed, parts = tree.Join(fixed, parts[0]), parts[1:]
+	}
+	at, n, err := src.Resolve(fixed)
+	if err != nil {
+		return nil, err
+	}
+	if n == nil {
+		return nil, fmt.Errorf("%q: %w", "/"+fixed, ErrNoSource)
+	}
+	found := []match{{Path: at}}
+	for _, part := range parts {
 		var next []match
 		for _, m := range found {
 			dirPath, dir, err := src.Resolve(m.Path)
