@@ -100,7 +100,7 @@ func TestFullOutput(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	for _, out := range []string{"type=oci,dest=small/x.tar", "type=tar,dest=small/y.tar", "type=oci,tar=false,dest=small/z"} {
+	for _, out := range []string{"type=oci,dest=small/x.tar", "type=tar,dest=small/y.tar", "type=oci,tar=false,dest=small/z", "type=docker,dest=small/w.tar"} {
 		h.fails(1, "no space left", "room", "build", "-o", out, ".")
 		list, err := os.ReadDir(small)
 		if err != nil {

@@ -40,6 +40,7 @@ func (a *app) buildCommand() *cobra.Command {
 		},
 	}
 	f.define(cmd)
+	f.complete(cmd)
 	return cmd
 }
 
