@@ -2,9 +2,12 @@
 package main
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,6 +39,8 @@ func main() {
 		err = dirtyChild(args[0])
 	case "unlinked": // FILE: leave a process behind that writes to an unlinked file
 		err = unlinked(args[0])
+	case "agent": // list the keys of $SSH_AUTH_SOCK, and try to remove them
+		err = agent()
 	default:
 		err = fmt.Errorf("unknown command %q", cmd)
 	}
@@ -43,6 +48,49 @@ func main() {
 		fmt.Fprintln(os.Stderr, "probe:", err)
 		os.Exit(1)
 	}
+}
+
+// agent asks the ssh agent for its keys and prints their comments.
+func agent() error {
+	c, err := net.Dial("unix", os.Getenv("SSH_AUTH_SOCK"))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ask := func(kind byte) ([]byte, error) {
+		if _, err := c.Write([]byte{0, 0, 0, 1, kind}); err != nil {
+			return nil, err
+		}
+		var size [4]byte
+		if _, err := io.ReadFull(c, size[:]); err != nil {
+			return nil, err
+		}
+		reply := make([]byte, binary.BigEndian.Uint32(size[:]))
+		_, err := io.ReadFull(c, reply)
+		return reply, err
+	}
+	const removeAll, failure, list, answer = 19, 5, 11, 12
+	if reply, err := ask(removeAll); err != nil || reply[0] != failure {
+		return fmt.Errorf("remove all keys: got %v, %v, want a refusal", reply, err)
+	}
+	reply, err := ask(list)
+	if err != nil || reply[0] != answer {
+		return fmt.Errorf("list keys: got %v, %v", reply, err)
+	}
+	next := func() string {
+		n := binary.BigEndian.Uint32(reply)
+		s := string(reply[4 : 4+n])
+		reply = reply[4+n:]
+		return s
+	}
+	n := binary.BigEndian.Uint32(reply[1:])
+	reply = reply[5:]
+	fmt.Println(n, "keys")
+	for range n {
+		next() // the key itself
+		fmt.Println("key", next())
+	}
+	return nil
 }
 
 // status prints lines of /proc/self/status.
