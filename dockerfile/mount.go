@@ -145,7 +145,7 @@ func mountOf(in *instructions.Mount) Mount {
 		to   **uint32
 	}{{in.Mode, &m.Mode}, {in.UID, &m.UID}, {in.GID, &m.GID}} {
 		if id.from != nil {
-			v := uint32(*id.from) //nolint:gosec // BuildKit parses 32 bits
+			v := uint32(*id.from)
 			*id.to = &v
 		}
 	}

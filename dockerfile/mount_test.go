@@ -37,18 +37,18 @@ func TestMounts(t *testing.T) {
 		{"the id of a cache is its target as written", "--mount=type=cache,target=c/../d/", []Mount{{Type: MountCache, Target: "/w/d", ID: "d", Sharing: "shared"}}},
 		{
 			"cache with everything", "--mount=type=cache,id=i,target=/c,sharing=locked,mode=1777,uid=1,gid=2,ro,from=tool,source=/s",
-			[]Mount{{Type: MountCache, ID: "i", Target: "/c", Sharing: "locked", Mode: ptr(uint32(0o1777)), UID: ptr(uint32(1)), GID: ptr(uint32(2)), ReadOnly: true, From: "tool", Source: "/s"}},
+			[]Mount{{Type: MountCache, ID: "i", Target: "/c", Sharing: "locked", Mode: new(uint32(0o1777)), UID: new(uint32(1)), GID: new(uint32(2)), ReadOnly: true, From: "tool", Source: "/s"}},
 		},
 		{
 			"variables in every value but from", "--mount=type=$T,target=${DIR}/c,id=$N,sharing=${SHARE},uid=$N,ro=$YES",
-			[]Mount{{Type: MountCache, ID: "1000", Target: "/var/x/c", Sharing: "locked", UID: ptr(uint32(1000)), ReadOnly: true}},
+			[]Mount{{Type: MountCache, ID: "1000", Target: "/var/x/c", Sharing: "locked", UID: new(uint32(1000)), ReadOnly: true}},
 		},
 		{"tmpfs", "--mount=type=tmpfs,target=/t,size=64m", []Mount{{Type: MountTmpfs, Target: "/t", Size: 64 << 20}}},
 		{"secret", "--mount=type=secret,id=a/b", []Mount{{Type: MountSecret, ID: "a/b", Target: "/run/secrets/b", ReadOnly: true}}},
 		{"secret by target", "--mount=type=secret,target=x/.npmrc,required", []Mount{{Type: MountSecret, ID: ".npmrc", Target: "/w/x/.npmrc", ReadOnly: true, Required: true}}},
-		{"secret by source", "--mount=type=secret,src=s,mode=0440,uid=7,gid=8", []Mount{{Type: MountSecret, ID: "s", Target: "/run/secrets/s", ReadOnly: true, Mode: ptr(uint32(0o440)), UID: ptr(uint32(7)), GID: ptr(uint32(8))}}},
-		{"secret as a variable", "--mount=type=secret,id=s,env=TOKEN", []Mount{{Type: MountSecret, ID: "s", ReadOnly: true, Env: ptr("TOKEN")}}},
-		{"secret as both", "--mount=type=secret,id=s,env=,target=/t", []Mount{{Type: MountSecret, ID: "s", Target: "/t", ReadOnly: true, Env: ptr("s")}}},
+		{"secret by source", "--mount=type=secret,src=s,mode=0440,uid=7,gid=8", []Mount{{Type: MountSecret, ID: "s", Target: "/run/secrets/s", ReadOnly: true, Mode: new(uint32(0o440)), UID: new(uint32(7)), GID: new(uint32(8))}}},
+		{"secret as a variable", "--mount=type=secret,id=s,env=TOKEN", []Mount{{Type: MountSecret, ID: "s", ReadOnly: true, Env: new("TOKEN")}}},
+		{"secret as both", "--mount=type=secret,id=s,env=,target=/t", []Mount{{Type: MountSecret, ID: "s", Target: "/t", ReadOnly: true, Env: new("s")}}},
 		{
 			"agents are counted", "--mount=type=ssh --mount=type=tmpfs,target=/t --mount=type=ssh,id=x,required=true",
 			[]Mount{
