@@ -199,3 +199,47 @@ func TestCacheRepoName(t *testing.T) {
 		}
 	}
 }
+
+// A layer that came from the cache repository is one of ours: it is squashed, and
+// its times are rewritten, as on the machine that made it.
+func TestSharedLayersAreOurs(t *testing.T) {
+	epoch := time.Unix(0, 0)
+	tests := []struct {
+		name   string
+		change func(*Options)
+	}{
+		{"squashed", func(o *Options) { o.SingleSnapshot = true }},
+		{"rewritten", func(o *Options) { o.Epoch, o.Outputs[0].RewriteTimestamp = &epoch, true }},
+		{"both", func(o *Options) { o.SingleSnapshot, o.Epoch, o.Outputs[0].RewriteTimestamp = true, &epoch, true }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.write("a", "one")
+			w.write("b", "two")
+			shelf := t.TempDir()
+			var digests []v1.Hash
+			for i := range 3 {
+				if i > 0 {
+					w.otherStore()
+				}
+				dir := t.TempDir()
+				w.must(sharedFile, sharing(shelf), func(o *Options) {
+					o.Outputs = []Output{{Type: OutputOCI, Dest: dir}}
+					if i == 1 { // the steps alone are known
+						return
+					}
+					tt.change(o)
+				})
+				img, err := oci.OpenLayout(t.Context(), dir, "", hostPlatform)
+				if err != nil {
+					t.Fatal(err)
+				}
+				digests = append(digests, img.Desc.Digest)
+			}
+			if digests[0] != digests[2] || digests[0] == digests[1] {
+				t.Errorf("got %s, plain %s, and on another machine %s; want the first and the last to be the same", digests[0], digests[1], digests[2])
+			}
+		})
+	}
+}

@@ -203,6 +203,11 @@ func (r *executorRun) context(ctx context.Context) (*build.FetchedContext, error
 	if err != nil {
 		return nil, err
 	}
+	if st, err := os.Stat(fetched.Dir); fetched.Dir != "" && (err != nil || !st.IsDir()) {
+		return nil, errors.Join(&hintError{
+			usagef("build context %s: no such directory", fetched.Dir), "mount it there, or name another with --context",
+		}, fetched.Close())
+	}
 	r.log.debug("Build context located at %s", fetched.Dir)
 	return fetched, nil
 }
