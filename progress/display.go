@@ -24,6 +24,8 @@ const (
 	TTY Mode = "tty"
 	// Quiet prints nothing but the last lines of a step that failed.
 	Quiet Mode = "quiet"
+	// RawJSON prints BuildKit's SolveStatus, one a line, for other programs.
+	RawJSON Mode = "rawjson"
 	// None prints nothing at all.
 	None Mode = "none"
 )
@@ -63,6 +65,7 @@ type Display struct {
 	begin   time.Time
 	closed  bool
 	plain   *plainPrinter // nil in the other modes
+	raw     *rawPrinter   // nil in the other modes
 
 	tty     *ttyPrinter // nil in the other modes; used with drawing held
 	drawing sync.Mutex  // taken before mu; held from Suspend to Resume
@@ -108,10 +111,12 @@ func newDisplay(o Options) (*Display, error) {
 		d.pane = n
 	}
 	d.begin = d.now()
-	d.tails = mode != None
+	d.tails = mode != None && mode != RawJSON
 	switch mode {
 	case Plain:
 		d.plain = newPlain(d.out, d.every)
+	case RawJSON:
+		d.raw = &rawPrinter{d.out}
 	case TTY:
 		d.tty = &ttyPrinter{out: d.out, size: o.Size, colors: chooseColors(o.Getenv)}
 	default: // nothing is printed as it comes
@@ -122,9 +127,9 @@ func newDisplay(o Options) (*Display, error) {
 // chooseMode resolves Auto and refuses what cannot be shown.
 func chooseMode(o Options) (Mode, error) {
 	switch o.Mode {
-	case Auto, "", TTY, Plain, Quiet, None:
+	case Auto, "", TTY, Plain, Quiet, RawJSON, None:
 	default:
-		return "", fmt.Errorf("use progress mode %q: not one of auto, plain, tty, quiet, none", o.Mode)
+		return "", fmt.Errorf("use progress mode %q: not one of auto, plain, tty, quiet, rawjson, none", o.Mode)
 	}
 	if o.Out == nil {
 		return None, nil
@@ -167,6 +172,7 @@ func (d *Display) Step(name string) *Step {
 	s := &Step{d: d, name: cleanName(name), tail: newTail(max(errorLines, d.pane))}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	s.number = len(d.steps)
 	d.steps = append(d.steps, s)
 	return s
 }

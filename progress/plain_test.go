@@ -347,7 +347,7 @@ func TestModes(t *testing.T) {
 		{"tty on a dumb terminal", TTY, fixed, "dumb", "plain"},
 		{"quiet", Quiet, fixed, "xterm", "none"},
 		{"none", None, fixed, "xterm", "none"},
-		{"rawjson is refused", "rawjson", fixed, "xterm", `use progress mode "rawjson": not one of auto, plain, tty, quiet, none`},
+		{"xml is refused", "xml", fixed, "xterm", `use progress mode "xml": not one of auto, plain, tty, quiet, rawjson, none`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -23,8 +23,9 @@ const maxStatuses = 256
 // Step is one row of the display. All methods may be called at any time; after the first of Cached, Done and Canceled,
 // and after the display is closed, they do nothing.
 type Step struct {
-	d    *Display
-	name string
+	d      *Display
+	name   string
+	number int // in the order of creation
 
 	// All below is guarded by d.mu.
 	state    state
@@ -70,6 +71,10 @@ func (s *Step) Log(stream int, p []byte) {
 		p = p[n:]
 		s.event(func(now time.Time) {
 			s.logged += int64(n)
+			if s.d.raw != nil {
+				s.d.raw.log(s, stream, part, now)
+				return
+			}
 			sc.scan(part, &logSink{s: s, now: now})
 		})
 	}
@@ -87,6 +92,9 @@ func (s *Step) Status(id string, current, total int64, done bool) {
 		if done {
 			st.end = now
 		}
+		if s.d.raw != nil {
+			s.d.raw.status(s, st)
+		}
 	})
 }
 
@@ -95,6 +103,9 @@ func (s *Step) Warn(text string) {
 	s.event(func(time.Time) {
 		if len(s.warnings) < maxStatuses {
 			s.warnings = append(s.warnings, cleanName(text))
+		}
+		if s.d.raw != nil {
+			s.d.raw.warning(s, cleanName(text))
 		}
 	})
 }
@@ -147,11 +158,18 @@ func (s *Step) event(change func(now time.Time)) {
 		return
 	}
 	now := d.now()
+	was := s.state
 	if s.state == waiting {
 		s.state, s.start = running, now
 		d.started = append(d.started, s)
+		if d.raw != nil {
+			d.raw.vertex(s)
+		}
 	}
 	change(now)
+	if d.raw != nil && s.state > running && s.state != was {
+		d.raw.vertex(s)
+	}
 	if d.plain != nil {
 		d.plain.changed(d.started, s, now)
 	}

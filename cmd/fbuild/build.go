@@ -62,7 +62,7 @@ func (a *app) build(ctx context.Context, f *buildFlags, path string) (err error)
 		}
 	}})
 	if err != nil {
-		return &hintError{&usageError{err}, "there are auto, plain, tty (on a terminal), quiet and none"}
+		return &hintError{&usageError{err}, "there are auto, plain, tty (on a terminal), quiet, rawjson and none"}
 	}
 	defer onStop(o.Progress)()
 	if err := f.forgetOld(); err != nil {

@@ -49,7 +49,7 @@ func (f *buildFlags) define(cmd *cobra.Command) {
 	fl.StringVar(&f.iidFile, "iidfile", "", "write the image id to a file")
 	fl.StringVar(&f.metadata, "metadata-file", "", "write the result as JSON to a file")
 	fl.StringVar(&f.exitCode, "exit-code", "build", "exit status after a RUN that failed: build (1) or run (the command's own)")
-	fl.StringVar(&f.progress, "progress", envOr("BUILDKIT_PROGRESS", "auto"), "auto, plain, tty, quiet or none")
+	fl.StringVar(&f.progress, "progress", envOr("BUILDKIT_PROGRESS", "auto"), "auto, plain, tty, quiet, rawjson or none")
 	fl.StringArrayVar(&f.contexts, "build-context", nil, "additional context (name=DIR, name=docker-image://REF, name=oci-layout://PATH)")
 	fl.StringArrayVar(&f.hosts, "add-host", nil, "add a line to /etc/hosts of RUN (host:ip)")
 	fl.StringVar(&f.recorder, "recorder", "auto", "how the writes of a RUN are found: auto, fuse or walk")
