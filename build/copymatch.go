@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"sync"
 
 	"github.com/moby/patternmatcher"
 
@@ -146,6 +147,22 @@ func (f filter) excludes(name string) (bool, error) {
 		return false, fmt.Errorf("--exclude: %w", err)
 	}
 	return out, nil
+}
+
+// skipExcluded is a buildctx.Source's Skip: what is left out is not even listed. It is
+// nil where patterns may take something back.
+func skipExcluded(patterns []string) (func(below string) bool, error) {
+	f, err := newFilter("", patterns)
+	if err != nil || f.exclude == nil || f.exclude.Exclusions() {
+		return nil, err
+	}
+	var mu sync.Mutex // the matcher compiles patterns when it first needs them
+	return func(below string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		out, err := f.excludes(below)
+		return out && err == nil // an error comes again, to where it is told
+	}, nil
 }
 
 // below are the patterns' answers for a directory, which go on for its entries.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/fbuild/fbuild/buildctx"
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/oci/layer"
 	"github.com/fbuild/fbuild/progress"
@@ -259,17 +260,26 @@ func (c *copyRun) scan(ctx context.Context) (tree.Tree, error) {
 	if c.src.local == nil {
 		return tree.Empty(), nil
 	}
-	var paths []string
-	for _, src := range c.tr.Sources {
-		switch {
-		case dockerfile.SourceKind(src) != "":
-		case c.tr.Parents:
-			paths = append(paths, scanSource(src))
-		default:
-			paths = append(paths, src)
-		}
+	skip, err := skipExcluded(c.tr.Exclude)
+	if err != nil {
+		return tree.Tree{}, err
 	}
-	t, err := c.src.local.ctx.Tree(ctx, paths)
+	var wanted []buildctx.Source
+	for _, src := range c.tr.Sources {
+		w := buildctx.Source{Path: src, Skip: skip}
+		if dockerfile.SourceKind(src) != "" {
+			continue
+		}
+		if c.tr.Parents {
+			// Patterns are relative to the pivot, not to what is looked for below it.
+			dir, _ := splitPivot(src)
+			if w.Path = scanSource(src); w.Path != "/"+dir {
+				w.Skip = nil
+			}
+		}
+		wanted = append(wanted, w)
+	}
+	t, err := c.src.local.ctx.TreeOf(ctx, wanted)
 	if err != nil {
 		return t, err
 	}

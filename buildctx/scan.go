@@ -24,7 +24,8 @@ const workers = 4
 type scan struct {
 	c     *Context
 	root  *directory
-	whole []*directory // taken with all that is below
+	whole []*directory            // taken with all that is below
+	skip  func(below string) bool // of the source that is being looked for
 
 	mu     sync.Mutex // guards all below, and placed of every directory
 	editor *tree.Editor
@@ -46,7 +47,7 @@ type found struct {
 func (s *scan) scanAll(ctx context.Context) error {
 	slices.SortFunc(s.whole, func(a, b *directory) int { return tree.Compare(a.path, b.path) })
 	for _, d := range s.whole {
-		if n := len(s.todo); n > 0 && below(d.path, s.todo[n-1].path) {
+		if n := len(s.todo); n > 0 && s.todo[n-1].skip == nil && below(d.path, s.todo[n-1].path) {
 			continue
 		}
 		s.todo = append(s.todo, d)
@@ -135,6 +136,9 @@ func (s *scan) readDir(ctx context.Context, dir *directory) ([]found, error) {
 
 func (s *scan) readEntry(d *os.File, dir *directory, name string) (found, error) {
 	p := tree.Join(dir.path, name)
+	if dir.skip != nil && dir.skip(strings.TrimPrefix(p[len(dir.top.path):], "/")) {
+		return found{}, errSkip
+	}
 	v, err := s.c.ignore.check(p, dir.info)
 	if err != nil {
 		return found{}, err
@@ -148,7 +152,7 @@ func (s *scan) readEntry(d *os.File, dir *directory, name string) (found, error)
 	}
 	f := found{path: p, node: n, keep: !v.ignored}
 	if n.Kind == tree.Dir {
-		f.dir = &directory{path: p, parent: dir, node: n, info: v.info}
+		f.dir = &directory{path: p, parent: dir, node: n, info: v.info, top: dir.top, skip: dir.skip}
 	}
 	return f, nil
 }

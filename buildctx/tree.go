@@ -26,6 +26,17 @@ type directory struct {
 	node   tree.Node
 	info   patternmatcher.MatchInfo
 	placed bool
+	top    *directory              // what the source names, above it or itself
+	skip   func(below string) bool // the source's
+}
+
+// Source is something that is wanted of a context.
+type Source struct {
+	// Path is a name or a pattern, relative to the root.
+	Path string
+	// Skip says that an entry, with all that is below it, need not be looked at: by its path below the directory that Path
+	// names. nil skips nothing. It is called from several goroutines.
+	Skip func(below string) bool
 }
 
 // component is one part of a source; those of symlink targets are never patterns.
@@ -37,6 +48,15 @@ type component struct {
 // Tree scans what SOURCES can match: files, directories with all that is below them, and the symlinks on the way with what
 // they point to inside the root. Ignored files are absent, owners are 0:0, contents and digests are not there yet.
 func (c *Context) Tree(ctx context.Context, sources []string) (tree.Tree, error) {
+	list := make([]Source, len(sources))
+	for i, s := range sources {
+		list[i].Path = s
+	}
+	return c.TreeOf(ctx, list)
+}
+
+// TreeOf is Tree of sources that leave out what they need not.
+func (c *Context) TreeOf(ctx context.Context, sources []Source) (tree.Tree, error) {
 	s := &scan{c: c, editor: tree.Empty().Edit()}
 	root, err := c.statAt(c.root, ".", "")
 	if err != nil {
@@ -47,7 +67,8 @@ func (c *Context) Tree(ctx context.Context, sources []string) (tree.Tree, error)
 		return tree.Tree{}, fmt.Errorf("scan build context: %w", err)
 	}
 	for _, src := range sources {
-		if err := s.want(ctx, s.root, components(src), 0); err != nil {
+		s.skip = src.Skip
+		if err := s.want(ctx, s.root, components(src.Path), 0); err != nil {
 			return tree.Tree{}, err
 		}
 	}
@@ -72,7 +93,9 @@ func (s *scan) want(ctx context.Context, dir *directory, rest []component, follo
 		return err
 	}
 	if len(rest) == 0 {
-		s.whole = append(s.whole, dir)
+		top := *dir // another source may want the same directory in another way
+		top.top, top.skip = &top, s.skip
+		s.whole = append(s.whole, &top)
 		return nil
 	}
 	first, rest := rest[0], rest[1:]
