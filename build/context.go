@@ -41,7 +41,7 @@ func (b *builder) localContext(ctx context.Context, name, where string, ignore [
 		abs, statCache := "", ""
 		var err error
 		if IsRemoteContext(where) {
-			abs, err = b.fetchNamed(ctx, name, where)
+			abs, err = b.fetchNamed(ctx, where)
 		} else {
 			abs, err = filepath.Abs(where)
 			if err == nil && !strings.HasPrefix(abs, b.store.Dir()+"/") { // what was fetched has another name each time
@@ -78,7 +78,7 @@ func readIgnore(dir string) ([]byte, error) {
 }
 
 // fetchNamed brings a named context into the build's temporary directory.
-func (b *builder) fetchNamed(ctx context.Context, name, where string) (string, error) {
+func (b *builder) fetchNamed(ctx context.Context, where string) (string, error) {
 	temp, err := mkdirIn(b.temp, "context-")
 	if err != nil {
 		return "", err

@@ -16,14 +16,14 @@ type Checksum string
 func ParseChecksum(text string) (Checksum, error) {
 	algorithm, digits, ok := strings.Cut(text, ":")
 	if !ok {
-		return "", fmt.Errorf("checksum %q: want ALGORITHM:HEX, as in sha256:0123...", text)
+		return "", fmt.Errorf("checksum %q: want ALGORITHM:HEX, as in sha256:01ab", text)
 	}
 	h, err := newHash(algorithm)
 	if err != nil {
 		return "", fmt.Errorf("checksum %q: %w", text, err)
 	}
 	if raw, err := hex.DecodeString(digits); err != nil || len(raw) != h.Size() || strings.ToLower(digits) != digits {
-		return "", fmt.Errorf("checksum %q: want %d lower-case hex digits after %s:", text, 2*h.Size(), algorithm)
+		return "", fmt.Errorf("checksum %q: want %d lower-case hex digits after %s", text, 2*h.Size(), algorithm)
 	}
 	return Checksum(text), nil
 }

@@ -11,6 +11,7 @@ import (
 	osexec "os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -61,6 +62,8 @@ const gitConfig = `[core]
 	helper =
 [http]
 	userAgent = git/fbuild
+	lowSpeedLimit = 1
+	lowSpeedTime = 60
 `
 
 // passed are the variables that git and ssh get as they are.
@@ -175,7 +178,7 @@ func (r *Repo) run(ctx context.Context, env []string, log io.Writer, args []stri
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd := osexec.CommandContext(ctx, r.program, args...)
-	cmd.Dir, cmd.Env = r.dir, append(env, r.env...)
+	cmd.Dir, cmd.Env = r.dir, slices.Concat(env, r.env)
 	if args[0] != "init" && args[0] != "ls-remote" {
 		cmd.Dir = r.tree()
 	}
@@ -216,6 +219,7 @@ func (r *Repo) sshCommand() (string, error) {
 	words := []string{
 		"ssh", "-F", "/dev/null", "-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ForwardAgent=no",
 		"-o", "PermitLocalCommand=no", "-o", "ConnectTimeout=" + strconv.Itoa(int(defaultIdle/time.Second)),
+		"-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4",
 	}
 	known := r.o.KnownHosts
 	if len(known) == 0 {

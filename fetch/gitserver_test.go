@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"context"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -46,7 +47,7 @@ func newUpstream(t *testing.T) *upstream {
 // git runs a command in the repository and returns what it prints.
 func (u *upstream) git(args ...string) string {
 	u.t.Helper()
-	cmd := osexec.Command("git", args...)
+	cmd := osexec.CommandContext(context.WithoutCancel(u.t.Context()), "git", args...)
 	cmd.Dir = u.dir
 	cmd.Env = append(os.Environ(),
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b",
@@ -88,7 +89,7 @@ func (u *upstream) commit(files ...string) string {
 // gitServer serves repositories below root over http; password "" lets everybody in.
 func gitServer(t *testing.T, root, password string) *httptest.Server {
 	t.Helper()
-	out, err := osexec.Command(need(t, "git"), "--exec-path").Output()
+	out, err := osexec.CommandContext(context.WithoutCancel(t.Context()), need(t, "git"), "--exec-path").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

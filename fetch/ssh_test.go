@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -40,10 +41,10 @@ func newSSHServer(t *testing.T) *sshServer {
 	s.address = fmt.Sprintf("ssh://%s@127.0.0.1:%d", me.Username, port)
 	s.known = s.write(t, "known_hosts", fmt.Sprintf("[127.0.0.1]:%d %s", port, readFile(t, host+".pub")))
 	config := s.write(t, "sshd_config", fmt.Sprintf(
-		"ListenAddress 127.0.0.1:%d\nHostKey %s\nAuthorizedKeysFile %s.pub\nStrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n",
+		"ListenAddress 127.0.0.1:%d\nHostKey %s\nAuthorizedKeysFile %s.pub\nStrictModes no\nUsePAM no\nUseDNS no\nPidFile none\nPermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n",
 		port, host, s.key))
 	var said bytes.Buffer
-	cmd := osexec.Command(sshd, "-D", "-e", "-f", config)
+	cmd := osexec.CommandContext(context.WithoutCancel(t.Context()), sshd, "-D", "-e", "-f", config)
 	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -56,7 +57,7 @@ func newSSHServer(t *testing.T) *sshServer {
 		}
 	})
 	for range 100 {
-		c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err == nil {
 			_ = c.Close()
 			return s
@@ -69,7 +70,7 @@ func newSSHServer(t *testing.T) *sshServer {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +81,7 @@ func freePort(t *testing.T) int {
 func (s *sshServer) newKey(t *testing.T, name string) string {
 	t.Helper()
 	p := filepath.Join(s.dir, name)
-	if out, err := osexec.Command(need(t, "ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", p).CombinedOutput(); err != nil {
+	if out, err := osexec.CommandContext(context.WithoutCancel(t.Context()), need(t, "ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", p).CombinedOutput(); err != nil {
 		t.Fatalf("ssh-keygen: %v\n%s", err, out)
 	}
 	return p
@@ -107,12 +108,12 @@ func readFile(t *testing.T, name string) string {
 // agent starts an agent that holds the key, and returns its socket.
 func (s *sshServer) agent(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "agent") // a socket's path must be short
+	dir, err := os.MkdirTemp("", "agent") //nolint:usetesting // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)
 	}
 	sock := filepath.Join(dir, "s")
-	cmd := osexec.Command(need(t, "ssh-agent"), "-D", "-a", sock)
+	cmd := osexec.CommandContext(context.WithoutCancel(t.Context()), need(t, "ssh-agent"), "-D", "-a", sock)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +128,7 @@ func (s *sshServer) agent(t *testing.T) string {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	add := osexec.Command(need(t, "ssh-add"), "-q", s.key)
+	add := osexec.CommandContext(context.WithoutCancel(t.Context()), need(t, "ssh-add"), "-q", s.key)
 	add.Env = append(os.Environ(), "SSH_AUTH_SOCK="+sock)
 	if out, err := add.CombinedOutput(); err != nil {
 		t.Fatalf("ssh-add: %v\n%s", err, out)

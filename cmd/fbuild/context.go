@@ -72,12 +72,12 @@ func (s *source) dockerfile() (name string, src []byte, err error) {
 		name = "Dockerfile"
 	}
 	switch {
-	case s.FetchedContext.Dockerfile != nil && s.file != "":
+	case s.Dockerfile != nil && s.file != "":
 		return name, nil, &hintError{
 			usagef("the context is a Dockerfile alone, and -f %s names another", s.file), "leave out -f, or give a tar as the context",
 		}
-	case s.FetchedContext.Dockerfile != nil:
-		return name, s.FetchedContext.Dockerfile, nil
+	case s.Dockerfile != nil:
+		return name, s.Dockerfile, nil
 	case s.file == "-":
 		src, err = io.ReadAll(io.LimitReader(os.Stdin, dockerfile.MaxSize+1))
 		name = "Dockerfile"
@@ -144,7 +144,7 @@ type patientFile struct {
 }
 
 func (p *patientFile) Read(b []byte) (int, error) {
-	fds := []unix.PollFd{{Fd: int32(p.f.Fd()), Events: unix.POLLIN}} //nolint:gosec // a descriptor is small
+	fds := []unix.PollFd{{Fd: int32(p.f.Fd()), Events: unix.POLLIN}}
 	for {
 		if err := context.Cause(p.ctx); err != nil {
 			return 0, err
