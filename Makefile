@@ -6,7 +6,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LINT     := $(BIN)/golangci-lint
 LINT_VERSION := v2.15.0
 
-.PHONY: build image demo test test-all check fmt vet lint race arch one-cpu scripts figures setup clean
+.PHONY: build image demo test test-all check fmt vet lint race arch one-cpu scripts figures bench bench-full setup clean
 
 build: $(BIN)/fbuild
 
@@ -61,7 +61,14 @@ scripts: build
 
 # Measure; the figures of docs/figures.md come from here.
 figures: build
-	./bench/run $(BIN)/fbuild
+	./bench/run figures -fbuild $(BIN)/fbuild
+
+# Measure beside other builders, in under five minutes and in at most ninety: see
+# docs/benchmarks.md. BENCH_FLAGS=-budget=25m takes the most valuable cells first.
+bench: build
+	./bench/run run -profile quick -fbuild $(BIN)/fbuild $(BENCH_FLAGS)
+bench-full: build
+	./bench/run run -profile full -fbuild $(BIN)/fbuild $(BENCH_FLAGS)
 
 # What the tests need beside Go, on Debian.
 setup:

@@ -29,7 +29,10 @@ func newRepoBlobs(dir string) *repoBlobs {
 	return &repoBlobs{base: registry.NewDiskBlobHandler(filepath.Join(dir, "bases")), dir: filepath.Join(dir, "pushed")}
 }
 
+// file is where a blob of a repository lies. The handler above names the
+// repository of an upload with "/blobs" at its end.
 func (r *repoBlobs) file(repo string, h v1.Hash) string {
+	repo = strings.TrimSuffix(repo, "/blobs")
 	return filepath.Join(r.dir, strings.ReplaceAll(repo, "/", "+"), h.Hex)
 }
 

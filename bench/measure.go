@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -193,6 +195,7 @@ func (e *env) measureRun(ctx context.Context, g group, b *bench, s side, phase s
 	}
 	r.Busy, r.Load, r.Noisy = busy, loadAverage(), noisy
 	got, err := e.limited(ctx, g, s, m, phase, round, &r)
+	err = errors.Join(err, e.keepLog(r, got.stderr))
 	if err != nil {
 		return err
 	}
@@ -213,6 +216,20 @@ func (e *env) measureRun(ctx context.Context, g group, b *bench, s side, phase s
 		return err
 	}
 	return fmt.Errorf("%s ended at its limit of %v: its later phases are left out", phase, g.limit)
+}
+
+// keepLog keeps what a run printed until the next run of the cell: for whoever
+// doubts that it did what its name says.
+func (e *env) keepLog(r record, text string) error {
+	dir := filepath.Join(e.out, "logs")
+	if err := openDirs(dir); err != nil {
+		return err
+	}
+	name := strings.NewReplacer("/", "+", " ", "-", ",", "").Replace(r.Cell + "+" + r.Side + ".log")
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		return fmt.Errorf("keep log: %w", err)
+	}
+	return nil
 }
 
 // limited runs a side, ends it at the limit of the group, and fills in what the

@@ -8,7 +8,6 @@ import (
 	"os"
 	osexec "os/exec"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -173,15 +172,6 @@ func startDaemon(cmd *osexec.Cmd) (ended chan struct{}, err error) {
 		daemons.Unlock()
 	}()
 	return ended, nil
-}
-
-// names are those of builders.
-func names(bs []*builder) string {
-	var out []string
-	for _, b := range bs {
-		out = append(out, b.name)
-	}
-	return strings.Join(out, ", ")
 }
 
 func peerNames() []string {

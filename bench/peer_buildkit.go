@@ -120,7 +120,7 @@ func (k *kit) start(ctx context.Context) (err error) {
 	k.cmd = k.env.command(context.WithoutCancel(ctx), []string{
 		k.tools["rootlesskit"], "--net=host", "--state-dir=" + filepath.Join(k.run, "rk"),
 		k.tools["buildkitd"], "--config", file, "--root", filepath.Join(k.dir, "root"), "--addr", k.addr(),
-		"--oci-worker=true", "--containerd-worker=false", "--oci-worker-snapshotter=overlayfs", "--oci-worker-net=host",
+		"--otel-socket-path", filepath.Join(k.run, "otel.sock"), "--oci-worker=true", "--containerd-worker=false", "--oci-worker-snapshotter=overlayfs", "--oci-worker-net=host",
 	})
 	k.account.as(k.cmd)
 	k.cmd.Stdout, k.cmd.Stderr = k.log, k.log

@@ -48,8 +48,8 @@ func (e *env) dockerPeer(ctx context.Context, label, name string, buildkit bool)
 // dindImage is the image of docker in docker.
 const dindImage = "bench-dind"
 
-// dindRest installs Debian's docker; the storage of the daemon lies on a volume,
-// as in the images that docker publishes.
+// dindPackages are Debian's docker; the storage of the daemon lies on a volume, as
+// in the images that docker publishes.
 const dindPackages = "docker.io iptables ca-certificates"
 
 // dind is a dockerd in a privileged container of the host's daemon.

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -32,19 +30,7 @@ func writeReport(dir, into string, w io.Writer) error {
 		_, err := io.WriteString(w, text)
 		return err
 	}
-	old, err := os.ReadFile(into)
-	if err != nil {
-		return fmt.Errorf("read document: %w", err)
-	}
-	begin, end := strings.Index(string(old), beginMark), strings.Index(string(old), endMark)
-	if begin < 0 || end < begin {
-		return fmt.Errorf("%s: no lines %q and %q", filepath.Base(into), beginMark, endMark)
-	}
-	doc := string(old[:begin]) + beginMark + "\n\n" + text + "\n" + string(old[end:])
-	if err := os.WriteFile(into, []byte(doc), 0o644); err != nil { //nolint:gosec // a document of the repository
-		return fmt.Errorf("write document: %w", err)
-	}
-	return nil
+	return putBetween(into, beginMark, endMark, text)
 }
 
 // renderReport is the whole of it: machine, tables, what was not measured.
