@@ -255,7 +255,7 @@ func (r *Repo) sshCommand() (string, error) {
 		words = append(words, "-i", k)
 	}
 	if len(keys) == 0 { // no ~/.ssh/id_*: only what the caller gave
-		words = append(words, "-o", "IdentityFile=/dev/null")
+		words = append(words, "-o", "IdentityFile=none")
 	}
 	for i, w := range words {
 		words[i] = shellQuote(w)

@@ -83,7 +83,7 @@ func params(l leg, files []string) testscript.Params {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"img": cmdImg, "code": cmdCode, "cached": cmdCached, "expand": cmdExpand, "need": cmdNeed,
-			"damaged": cmdDamaged, "tarls": cmdTarls, "same": cmdSame, "serve": cmdServe,
+			"damaged": cmdDamaged, "tarls": cmdTarls, "same": cmdSame, "serve": cmdServe, "sshd": cmdSSHD,
 		},
 	}
 }
