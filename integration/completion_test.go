@@ -56,7 +56,7 @@ func TestCompletion(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			cmd := osexec.Command("bash", append([]string{"--norc", "-c", bashCompletion, "bash"}, tt.line...)...)
+			cmd := program("bash", append([]string{"--norc", "-c", bashCompletion, "bash"}, tt.line...)...)
 			cmd.Dir, cmd.Env = h.ctx, append(h.env, "LC_ALL=C")
 			var got []string
 			for _, line := range strings.Split(output(t, cmd), "\n") {
@@ -84,7 +84,7 @@ func TestCompletion(t *testing.T) {
 		}
 		if path, err := osexec.LookPath(shell); err == nil && shell != "powershell" {
 			h.write(map[string]string{"script." + shell: h.ok("completion", shell).stdout})
-			output(t, osexec.Command(path, "-n", filepath.Join(h.ctx, "script."+shell)))
+			output(t, program(path, "-n", filepath.Join(h.ctx, "script."+shell)))
 		}
 	}
 }

@@ -4,6 +4,7 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	osexec "os/exec"
@@ -48,7 +49,7 @@ func startDockerd(t testing.TB) *dockerd {
 		t.Fatal(err)
 	}
 	defer func() { _ = logFile.Close() }() // the daemon has its own
-	cmd := osexec.Command("dockerd", "--host", "unix://"+d.socket, "--data-root", filepath.Join(dir, "data"),
+	cmd := program("dockerd", "--host", "unix://"+d.socket, "--data-root", filepath.Join(dir, "data"),
 		"--exec-root", filepath.Join(dir, "exec"), "--pidfile", filepath.Join(dir, "pid"), "--config-file", filepath.Join(dir, "none.json"),
 		"--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false")
 	if err := os.WriteFile(filepath.Join(dir, "none.json"), []byte("{}\n"), 0o600); err != nil {
@@ -122,7 +123,7 @@ func (d *dockerd) host() string { return "unix://" + d.socket }
 
 // command prepares a docker command that talks to the daemon.
 func (d *dockerd) command(args ...string) *osexec.Cmd {
-	return osexec.Command("docker", append([]string{"--host", d.host()}, args...)...)
+	return program("docker", append([]string{"--host", d.host()}, args...)...)
 }
 
 // docker runs a docker command that must succeed and returns its stdout.
@@ -135,7 +136,7 @@ func (d *dockerd) docker(args ...string) string {
 // own, and returns its stdout.
 func (d *dockerd) containerd(args ...string) string {
 	d.t.Helper()
-	return output(d.t, osexec.Command("ctr", append([]string{"--address", d.ctr, "--namespace", "fbuild"}, args...)...))
+	return output(d.t, program("ctr", append([]string{"--address", d.ctr, "--namespace", "fbuild"}, args...)...))
 }
 
 func (d *dockerd) lastLog() string {
@@ -144,6 +145,11 @@ func (d *dockerd) lastLog() string {
 		return err.Error()
 	}
 	return string(data[max(0, len(data)-4000):])
+}
+
+// program prepares a command that outlives no test: whoever starts it ends it.
+func program(name string, args ...string) *osexec.Cmd {
+	return osexec.CommandContext(context.Background(), name, args...)
 }
 
 // output runs a command that must succeed and returns its stdout.

@@ -93,13 +93,13 @@ func (d *dockerd) diesInTheMiddle(h *home) {
 // program that it stands in for in $REAL.
 func (h *home) fakeProgram(name, script string) string {
 	h.t.Helper()
-	real, err := osexec.LookPath(name)
+	found, err := osexec.LookPath(name)
 	if err != nil {
-		real = "/bin/false"
+		found = "/bin/false"
 	}
 	bin, err := os.MkdirTemp(h.dir, "bin-")
 	if err == nil {
-		err = os.WriteFile(filepath.Join(bin, name), fmt.Appendf(nil, "#!/bin/sh\nREAL=%s\n%s\n", real, script), 0o755)
+		err = os.WriteFile(filepath.Join(bin, name), fmt.Appendf(nil, "#!/bin/sh\nREAL=%s\n%s\n", found, script), 0o755)
 	}
 	if err == nil {
 		err = h.give(bin)
@@ -124,7 +124,7 @@ func TestLoadPodman(t *testing.T) {
 	}
 	podman := func(args ...string) string {
 		t.Helper()
-		cmd := osexec.Command("podman", append([]string{"--cgroup-manager", "cgroupfs", "--runtime", "runc"}, args...)...)
+		cmd := program("podman", append([]string{"--cgroup-manager", "cgroupfs", "--runtime", "runc"}, args...)...)
 		cmd.Env = append(os.Environ(), storage...)
 		return output(t, cmd)
 	}
@@ -173,12 +173,12 @@ func TestLoadArchive(t *testing.T) {
 	eachActor(t, func(t *testing.T, _ *home) {
 		h := loadHome(t, legs(t.Name())[0])
 		h.ok("build", "-t", "a:1", "-t", "b:2", "-o", "type=docker,dest=x.tar", "-o", "type=oci,dest=layout,tar=false", ".")
-		if names := output(t, osexec.Command("tar", "tf", filepath.Join(h.ctx, "x.tar"))); !strings.Contains(names, "\nrepositories\n") {
+		if names := output(t, program("tar", "tf", filepath.Join(h.ctx, "x.tar"))); !strings.Contains(names, "\nrepositories\n") {
 			t.Errorf("entries: got %q, want repositories among them", names)
 		}
 		var got []string
 		for _, ref := range []string{"docker-archive:x.tar:a:1", "docker-archive:x.tar:docker.io/library/b:2", "oci-archive:x.tar:1", "oci:layout:2"} {
-			cmd := osexec.Command("skopeo", "inspect", "--config", "--raw", ref)
+			cmd := program("skopeo", "inspect", "--config", "--raw", ref)
 			cmd.Dir = h.ctx
 			got = append(got, output(t, cmd))
 		}
@@ -188,7 +188,7 @@ func TestLoadArchive(t *testing.T) {
 			}
 		}
 		var manifest []struct{ Layers []string }
-		raw := output(t, osexec.Command("tar", "xOf", filepath.Join(h.ctx, "x.tar"), "manifest.json"))
+		raw := output(t, program("tar", "xOf", filepath.Join(h.ctx, "x.tar"), "manifest.json"))
 		if err := json.Unmarshal([]byte(raw), &manifest); err != nil || len(manifest) != 1 {
 			t.Fatalf("manifest.json: %v: %s", err, raw)
 		}

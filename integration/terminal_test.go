@@ -32,7 +32,7 @@ type terminal struct {
 func (h *home) onTerminal(t *testing.T, width, height int, env []string, args ...string) *terminal {
 	t.Helper()
 	build := append([]string{"build", "--build-context=busybox=oci-layout://" + suite.bases + "/busybox", "--recorder=" + h.recorder}, args...)
-	tm := &terminal{t: t, screen: newScreen(width, height), done: make(chan struct{}), cmd: osexec.Command(suite.bin, build...)}
+	tm := &terminal{t: t, screen: newScreen(width, height), done: make(chan struct{}), cmd: program(suite.bin, build...)}
 	tm.cmd.Dir = h.ctx
 	tm.cmd.Env = append(append(h.env, "TERM=xterm-256color", "TTY_DISPLAY_RATE=50"), env...)
 	tm.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}

@@ -87,7 +87,7 @@ func limitValue(s string) (uint64, error) {
 	if err == nil && n < 0 {
 		err = strconv.ErrRange
 	}
-	return uint64(n), err //nolint:gosec // not negative where it is used
+	return uint64(n), err
 }
 
 // parseBytes reads a size as docker does, in powers of 1024: 64m, 1g, 1.5gb; ""

@@ -92,7 +92,8 @@ func parseOutput(s string) (output, error) {
 			return o, err
 		}
 	}
-	return o, o.check(s)
+	err = o.check(s)
+	return o, err
 }
 
 const (

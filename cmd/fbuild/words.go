@@ -49,8 +49,7 @@ func (a *app) withSource(err error, f *dockerfile.File) error {
 // sayDocker prints a failure as docker buildx does, which is what the readers of
 // plain logs look for; our own words follow.
 func (a *app) sayDocker(err error) {
-	var step *build.StepError
-	if errors.As(err, &step) {
+	if step, ok := errors.AsType[*build.StepError](err); ok {
 		fmt.Fprintln(a.stderr, "ERROR: failed to build: failed to solve:", printable(step.Error()))
 	}
 }
@@ -58,8 +57,7 @@ func (a *app) sayDocker(err error) {
 // explain turns an error into the words and the exit code of the program.
 func explain(err error) (text, hint string, code int) {
 	var usage *usageError
-	var status *statusError
-	if errors.As(err, &status) {
+	if status, ok := errors.AsType[*statusError](err); ok {
 		text, hint, _ = explain(status.err)
 		return text, hint, status.code
 	}
