@@ -51,6 +51,7 @@ type Repo struct {
 	program string
 	env     []string
 	commit  *Commit
+	all     bool // all branches and tags are here
 }
 
 // OpenRepo prepares a repository in dir, an empty directory that is the caller's
@@ -248,7 +249,7 @@ func (r *Repo) checkout(ctx context.Context) (string, error) {
 
 // fetch brings one commit, without its history where the server allows.
 func (r *Repo) fetch(ctx context.Context, c Commit) error {
-	if r.has(ctx, c.ID) {
+	if r.all && r.has(ctx, c.ID) {
 		return nil
 	}
 	what := c.ID
@@ -280,6 +281,7 @@ func (r *Repo) has(ctx context.Context, id string) bool {
 func (r *Repo) fetchAll(ctx context.Context) error {
 	_, err := r.remote(ctx, "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--force", "--", r.url.Remote,
 		"+refs/heads/*:refs/fbuild/heads/*", "+refs/tags/*:refs/fbuild/tags/*")
+	r.all = err == nil
 	return err
 }
 
