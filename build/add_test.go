@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -101,26 +103,16 @@ func (w *world) show(t tree.Tree) []string {
 			line += at.Format("2006-01-02 ")
 		}
 		line += p
-		switch n.Kind {
-		case tree.Dir:
+		if n.Kind == tree.Dir {
 			line += "/"
-		case tree.Symlink:
-			line += " -> " + n.Target
-		case tree.File:
-			r, err := w.store.Packs().Open(n)
+		}
+		if n.Kind == tree.File {
+			text, err := w.text(n)
 			if err != nil {
 				return err
 			}
-			var text bytes.Buffer
-			_, err = text.ReadFrom(r)
-			if cerr := r.Close(); err == nil {
-				err = cerr
-			}
-			if err != nil {
-				return err
-			}
-			if !bytes.ContainsRune(text.Bytes(), 0) {
-				line += " " + strings.TrimSpace(text.String())
+			if !strings.ContainsRune(text, 0) {
+				line += " " + text
 			}
 		}
 		out = append(out, line)
@@ -130,6 +122,16 @@ func (w *world) show(t tree.Tree) []string {
 		w.t.Fatal(err)
 	}
 	return out
+}
+
+// text returns what a file holds.
+func (w *world) text(n *tree.Node) (string, error) {
+	r, err := w.store.Packs().Open(n)
+	if err != nil {
+		return "", err
+	}
+	data, err := io.ReadAll(r)
+	return strings.TrimSpace(string(data)), errors.Join(err, r.Close())
 }
 
 func tarOf(t *testing.T, files ...string) string {

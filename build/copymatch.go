@@ -202,7 +202,7 @@ func (f filter) apply(t tree.Tree, root string) (tree.Tree, map[string]bool, err
 }
 
 // dir says whether anything in directory n is wanted, and what is not.
-func (f filter) dir(n *tree.Node, rel string, up below, implied map[string]bool) (any bool, drops []string, err error) {
+func (f filter) dir(n *tree.Node, rel string, up below, implied map[string]bool) (kept bool, drops []string, err error) {
 	for _, name := range n.Names() {
 		child, p := n.Child(name), tree.Join(rel, name)
 		wanted, excluded, now, err := f.wants(p, up)
@@ -223,10 +223,10 @@ func (f filter) dir(n *tree.Node, rel string, up below, implied map[string]bool)
 			}
 		}
 		if wanted {
-			any = true
+			kept = true
 		} else {
 			drops = append(drops, p)
 		}
 	}
-	return any, drops, nil
+	return kept, drops, nil
 }
