@@ -175,6 +175,10 @@ func TestExecutorCredentials(t *testing.T) {
 			h.env = append(h.env, "DOCKER_CONFIG="+filepath.Join(h.dir, "auth.json"))
 			return nil
 		}},
+		{"DOCKER_AUTH_CONFIG", "unused", func(h *home) []string {
+			h.env = append(h.env, "DOCKER_AUTH_CONFIG="+config(auth))
+			return nil
+		}},
 		{"--kaniko-dir", "kaniko/.docker/config.json", func(h *home) []string { return []string{"--kaniko-dir", filepath.Join(h.dir, "kaniko")} }},
 		{"KANIKO_DIR", "kaniko/.docker/config.json", func(h *home) []string {
 			h.env = append(h.env, "KANIKO_DIR="+filepath.Join(h.dir, "kaniko"))

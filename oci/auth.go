@@ -25,26 +25,19 @@ type credentials struct {
 	secrets []string // what must never be shown
 }
 
-// credentials looks a repository up in docker's config.json, its helpers
-// included, else in podman's auth.json. It runs a helper without a context:
+// credentials looks a repository up in $DOCKER_AUTH_CONFIG, then in docker's
+// config.json, its helpers included, else in podman's auth.json. It runs a helper without a context:
 // docker's library has none.
 func (r *Remote) credentials(ctx context.Context, repo name.Repository) (credentials, error) {
 	file, err := r.configFile()
-	if err != nil || file == "" {
+	if err != nil || file == "" && os.Getenv(configfile.DockerEnvConfigKey) == "" {
 		return credentials{auth: authn.Anonymous}, err
 	}
-	f, err := os.Open(file)
-	if err != nil {
-		return credentials{}, fmt.Errorf("read credentials: %w", err)
-	}
 	cf := configfile.New(file)
-	err = cf.LoadFromReader(f)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		// The cause is not repeated: it may quote the file.
-		return credentials{}, fmt.Errorf("read credentials: %s is not a valid docker config", file)
+	if file != "" {
+		if err := loadConfig(cf, file); err != nil {
+			return credentials{}, err
+		}
 	}
 	var empty types.AuthConfig
 	for _, key := range authKeys(repo) {
@@ -61,6 +54,19 @@ func (r *Remote) credentials(ctx context.Context, repo name.Repository) (credent
 		}
 	}
 	return credentials{auth: authn.Anonymous}, nil
+}
+
+func loadConfig(cf *configfile.ConfigFile, file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return fmt.Errorf("read credentials: %w", err)
+	}
+	err = cf.LoadFromReader(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		// The cause is not repeated: it may quote the file.
+		return fmt.Errorf("read credentials: %s is not a valid docker config", file)
+	}
+	return nil
 }
 
 // authKeys are the names under which a repository's credentials may stand: the

@@ -237,6 +237,12 @@ func TestGitFlags(t *testing.T) {
 	if err != nil || o.Branch != "main" || !*o.Submodules || !o.KeepGitDir {
 		t.Errorf("got %+v, %v, want the branch, submodules and .git", o, err)
 	}
+	if o, err = gitFlags([]string{"branch=main,single-branch=true,recurse-submodules=true"}); err != nil || o.Branch != "main" || !*o.Submodules {
+		t.Errorf("with commas: got %+v, %v, want the branch and submodules", o, err)
+	}
+	if o, err = gitFlags([]string{"branch=a,b"}); err != nil || o.Branch != "a,b" {
+		t.Errorf("a comma in a name: got %+v, %v", o, err)
+	}
 	if o, err = gitFlags(nil); err != nil || *o.Submodules {
 		t.Errorf("nothing: got %+v, %v, want no submodules", o, err)
 	}

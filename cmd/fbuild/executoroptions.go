@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -119,6 +120,11 @@ func (r *executorRun) destinations() error {
 		}
 	}
 	if !f.on("cache") {
+		for _, n := range []string{"cache-repo", "cache-ttl", "no-push-cache"} {
+			if len(f.list(n)) > 0 {
+				r.log.info("--%s: nothing is cached without --cache", n)
+			}
+		}
 		return nil
 	}
 	r.opts.CacheRepo = f.text("cache-repo")
@@ -217,7 +223,7 @@ func (r *executorRun) context(ctx context.Context) (*build.FetchedContext, error
 func gitFlags(list []string) (*fetch.GitOptions, error) {
 	submodules := false
 	o := &fetch.GitOptions{KeepGitDir: true, Submodules: &submodules}
-	for _, s := range list {
+	for _, s := range splitGit(list) {
 		k, v, _ := strings.Cut(s, "=")
 		var err error
 		switch k {
@@ -243,6 +249,22 @@ func gitFlags(list []string) (*fetch.GitOptions, error) {
 	}
 	return o, nil
 }
+
+// splitGit takes branch=x,single-branch=true apart, which kaniko's README shows. A
+// comma may be part of a branch's name.
+func splitGit(list []string) []string {
+	var out []string
+	for _, s := range list {
+		parts := strings.Split(s, ",")
+		if slices.ContainsFunc(parts, func(p string) bool { return !gitKey.MatchString(p) }) {
+			parts = []string{s}
+		}
+		out = append(out, parts...)
+	}
+	return out
+}
+
+var gitKey = regexp.MustCompile(`^(branch|single-branch|recurse-submodules|depth|insecure-skip-tls)=`)
 
 // loadFile reads the Dockerfile: a URL, a file of this directory or of the context.
 func (r *executorRun) loadFile(ctx context.Context, fetched *build.FetchedContext) error {
