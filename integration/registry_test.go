@@ -31,6 +31,8 @@ type registryOptions struct {
 	user, password string // asked for if set
 	// lie may answer a request itself; it returns false to leave it to the registry.
 	lie func(w http.ResponseWriter, r *http.Request) bool
+	// refuse is the same for requests that are no GET.
+	refuse func(w http.ResponseWriter, r *http.Request) bool
 }
 
 func quietLog() *log.Logger { return log.New(io.Discard, "", 0) }
@@ -49,6 +51,9 @@ func newRegistry(o registryOptions) *registryServer {
 			}
 		}
 		if o.lie != nil && r.Method == http.MethodGet && o.lie(w, r) {
+			return
+		}
+		if o.refuse != nil && r.Method != http.MethodGet && o.refuse(w, r) {
 			return
 		}
 		s.handler.ServeHTTP(w, r)

@@ -110,6 +110,7 @@ func hintOf(err error) string {
 		unsup  *dockerfile.Unsupported
 		file   *buildctx.PathError
 		exit   *exec.ExitError
+		remote *oci.RemoteError
 		mount  *build.MountError
 
 		fetched *fetch.Error
@@ -142,6 +143,12 @@ func hintOf(err error) string {
 		return "the bytes are not what they are said to be: a damaged copy or a tampered registry; nothing of it was used"
 	case errors.Is(err, oci.ErrNotFound):
 		return "check the name and the tag"
+	case errors.Is(err, oci.ErrRateLimited):
+		return "wait and try again; many registries allow more to those who are logged in"
+	case errors.As(err, &remote) && remote.Op == "push":
+		return "the registry said no: ask whoever runs it; the image is in the store, and trying again sends only what is missing"
+	case errors.As(err, &remote):
+		return "the registry has trouble: try again later, or name the image in another registry or with --build-context"
 	case errors.Is(err, build.ErrNoSource):
 		return "the path is relative to the build context; is it excluded by .dockerignore?"
 	case errors.Is(err, cache.ErrDamaged):
