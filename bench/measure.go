@@ -252,8 +252,8 @@ func (e *env) limited(ctx context.Context, g group, s side, m meter, phase strin
 		}
 		return got, err
 	}
-	unix.Sync()
 	if disk >= 0 {
+		unix.Sync()
 		r.Written = max(0, writtenTo(e.device)-disk-r.Sent) // the registry is on the same disk
 	}
 	return got, nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"image/color"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,13 +66,13 @@ func (r *results) drawSummary(file string) (bool, error) {
 	}
 	p := plot.New()
 	p.Title.Text = "From nothing to the registry (seconds; shorter is better)"
-	p.Legend.Top, p.Legend.XOffs = true, -vg.Points(8)
+	p.Legend.Top, p.Legend.Padding = true, vg.Points(6)
 	p.X.Min = 0
 	const step = 1.0
 	width := 0.8 * step / float64(len(sides))
 	var labels []string
 	for i, w := range slices.Backward(shown) {
-		labels = append(labels, w.name)
+		labels = append(labels, w.name+"   ")
 		for k, s := range sides {
 			v := values(r.endToEnd(w.name, s))
 			if len(v) == 0 {
@@ -87,9 +88,11 @@ func (r *results) drawSummary(file string) (bool, error) {
 		}
 	}
 	for k, s := range sides {
-		p.Legend.Add(s, swatch{colours[k%len(colours)]})
+		p.Legend.Add(s+"          ", swatch{colours[k%len(colours)]}) // room for wider fonts
 	}
 	p.NominalY(labels...)
+	p.X.Max *= 1.05
+	p.Y.Tick.Label.Font.Size, p.X.Tick.Marker = vg.Points(9), plot.TickerFunc(wholeTicks)
 	p.Y.Min, p.Y.Max = -0.6, float64(len(shown))-0.4
 	return true, save(p, 22*vg.Centimeter, vg.Length(2+1.6*float64(len(shown)))*vg.Centimeter, file)
 }
@@ -129,12 +132,17 @@ func (r *results) drawGrowth(g growth, file string) (bool, error) {
 	wide := g.points[len(g.points)-1] >= 1000*g.points[0]
 	for _, p := range []*plot.Plot{times, mem} {
 		p.Legend.Top, p.Legend.Left = true, true
-		p.Y.Min = 0
-		p.Y.Max *= 1.15
 		if wide {
 			p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 		} else {
 			p.X.Min = 0
+		}
+		if wide && p == times { // a straight line at 45 degrees is proportional
+			p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+			p.Y.Max *= 3
+		} else {
+			p.Y.Min = 0
+			p.Y.Max *= 1.25
 		}
 		p.Add(plotter.NewGrid())
 	}
@@ -159,7 +167,7 @@ func addLine(p *plot.Plot, name string, xs, ys []float64, c color.RGBA) error {
 // saveBoth writes two plots, one above the other.
 func saveBoth(top, bottom *plot.Plot, file string) error {
 	c := vgsvg.New(16*vg.Centimeter, 16*vg.Centimeter)
-	dc := draw.New(c)
+	dc := margins(draw.New(c))
 	all := plot.Align([][]*plot.Plot{{top}, {bottom}}, draw.Tiles{Rows: 2, Cols: 1, PadY: vg.Points(8)}, dc)
 	top.Draw(all[0][0])
 	bottom.Draw(all[1][0])
@@ -168,8 +176,27 @@ func saveBoth(top, bottom *plot.Plot, file string) error {
 
 func save(p *plot.Plot, w, h vg.Length, file string) error {
 	c := vgsvg.New(w, h)
-	p.Draw(draw.New(c))
+	p.Draw(margins(draw.New(c)))
 	return writeSVG(c, file)
+}
+
+// margins leave room for viewers whose fonts are wider than those that the plot
+// was laid out with.
+func margins(c draw.Canvas) draw.Canvas {
+	return draw.Crop(c, vg.Centimeter, -vg.Centimeter/2, vg.Centimeter/4, -vg.Centimeter/2)
+}
+
+// wholeTicks are at numbers that people count with.
+func wholeTicks(low, high float64) []plot.Tick {
+	step := math.Pow(10, math.Floor(math.Log10(max(high-low, 1e-9))))
+	for (high-low)/step < 4 {
+		step /= 2
+	}
+	var out []plot.Tick
+	for v := math.Ceil(low/step) * step; v <= high; v += step {
+		out = append(out, plot.Tick{Value: v, Label: fmt.Sprintf("%g", v)})
+	}
+	return out
 }
 
 func writeSVG(c *vgsvg.Canvas, file string) error {
