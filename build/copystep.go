@@ -200,6 +200,7 @@ func (c *copyRun) putAlias() {
 // what is copied, whatever the times and wherever it comes from.
 func (c *copyRun) look(ctx context.Context) error {
 	c.sink = newSink(c.b)
+	c.sink.step = c.step
 	t, err := c.scan(ctx)
 	if err != nil {
 		return err

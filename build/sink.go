@@ -11,8 +11,10 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/fbuild/fbuild/internal/pack"
+	"github.com/fbuild/fbuild/progress"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -28,10 +30,32 @@ type sink struct {
 	pack  *pack.Writer // made by the first content that is new
 	added map[tree.Digest][]tree.Extent
 	small sync.Pool
+
+	// A step that takes long shows how much it has read.
+	step  *progress.Step // nil for none
+	begun time.Time
+	shown time.Time
+	moved int64
+}
+
+const (
+	showAfter = 2 * time.Second // before that nobody waits
+	showEvery = 100 * time.Millisecond
+)
+
+// moving counts n bytes more. The mutex is held.
+func (s *sink) moving(n int64) {
+	s.moved += n
+	now := time.Now()
+	if s.step == nil || now.Sub(s.begun) < showAfter || now.Sub(s.shown) < showEvery {
+		return
+	}
+	s.shown = now
+	s.step.Status(transferring, s.moved, 0, false)
 }
 
 func newSink(b *builder) *sink {
-	return &sink{b: b, added: map[tree.Digest][]tree.Extent{}, small: sync.Pool{New: func() any { return new(bytes.Buffer) }}}
+	return &sink{b: b, begun: time.Now(), added: map[tree.Digest][]tree.Extent{}, small: sync.Pool{New: func() any { return new(bytes.Buffer) }}}
 }
 
 // Find returns where the store has a content already. It is leased from now on.
@@ -66,6 +90,7 @@ func (s *sink) Put(ctx context.Context, r io.Reader) (tree.Digest, int64, []tree
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.moving(n)
 	if err != nil { // all of it is in the buffer
 		d := sum(h)
 		if ex, ok := s.added[d]; ok {
@@ -88,6 +113,7 @@ func (s *sink) Put(ctx context.Context, r io.Reader) (tree.Digest, int64, []tree
 			return "", 0, nil, cerr
 		}
 		n += more
+		s.moving(more)
 	}
 	d := sum(h)
 	var ex []tree.Extent
@@ -115,6 +141,9 @@ func (s *sink) bytes(ctx context.Context, text string) (tree.Node, error) {
 func (s *sink) commit() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.shown.IsZero() {
+		s.step.Status(transferring, s.moved, s.moved, true)
+	}
 	if s.pack == nil {
 		return nil
 	}

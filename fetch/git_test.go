@@ -413,3 +413,18 @@ func mentioned(t *testing.T, dir string) bool {
 	}
 	return false
 }
+
+// TestProtocols: what is no network protocol is refused even where git would allow it.
+func TestProtocols(t *testing.T) {
+	u := newUpstream(t)
+	u.commit("f", "local")
+	for _, remote := range []string{"file://" + u.dir, u.dir, "ext::git upload-pack " + u.dir} {
+		r, err := OpenRepo(t.Context(), &GitURL{Remote: remote, Scheme: "https", Host: "h"}, t.TempDir(), GitOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Resolve(t.Context()); err == nil || !strings.Contains(err.Error(), "not allowed") {
+			t.Errorf("%s: got %v", remote, err)
+		}
+	}
+}
