@@ -74,7 +74,7 @@ func (e *env) bigTrees(ctx context.Context, count, mib int) ([]string, error) {
 }
 
 func (e *env) runsBase(ctx context.Context) (base, error) {
-	trees, err := e.bigTrees(ctx, 4, e.scaled(512))
+	trees, err := e.bigTrees(ctx, 16, e.scaled(128)) // those that growth-base has as well
 	if err != nil {
 		return base{}, err
 	}
