@@ -14,7 +14,7 @@ import (
 // mounts come before what lies below them.
 func TestPlan(t *testing.T) {
 	bound := &mountView{tree: plant(t, "mount/", "mount/d/", "mount/f", "mount/l -> d"), at: "mount", dir: true}
-	image := []string{"dev/", "etc/", "etc/conf", "run -> var/run", "var/", "var/run/", "out -> ../../../x", "loop -> loop"}
+	image := []string{"dev/", "etc/", "etc/conf", "run -> var/run", "var/", "var/run/", "out -> ../../../x", "loop -> loop", "etc/link -> ../var"}
 	dir := func(target string) *place { return &place{target: target, dir: true} }
 	file := func(target string) *place { return &place{target: target} }
 	view := func(target string) *place { return &place{target: target, dir: true, view: bound} }
@@ -29,7 +29,8 @@ func TestPlan(t *testing.T) {
 		{"a symlink", []*place{file("run/secrets/x")}, []string{"/var/run/secrets/x", "stub var/run/secrets/x"}, ""},
 		{"a symlink out of the root", []*place{file("out/secret")}, []string{"/x/secret", "stub x/secret"}, ""},
 		{"by depth", []*place{file("t/a/b"), dir("t/a"), dir("t")}, []string{"/t", "/t/a", "/t/a/b", "stub t/"}, ""},
-		{"below a mount that hides a symlink", []*place{dir("run"), file("run/x")}, []string{"/var/run", "/var/run/x"}, ""},
+		{"below a mount on a symlink", []*place{dir("run"), file("run/x")}, []string{"/var/run", "/var/run/x"}, ""},
+		{"below a mount that hides a symlink", []*place{dir("etc"), file("etc/link/x")}, []string{"/etc", "/etc/link/x"}, ""},
 		{"below a mount by another way", []*place{dir("var/run"), file("run/x")}, []string{"/var/run", "/var/run/x"}, ""},
 		{"below a bound tree", []*place{view("src"), dir("src/d"), file("src/new/x")}, []string{"/src", "/src/d", "/src/new/x", "stub src/", "view mount/new/x"}, ""},
 		{"in /dev", []*place{dir("dev/shm"), file("dev/pipes/x")}, []string{"/dev/shm", "/dev/pipes/x"}, ""},

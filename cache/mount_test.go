@@ -165,6 +165,9 @@ func TestCacheMountOfThisProcessStays(t *testing.T) {
 	s := open(t, t.TempDir())
 	_, release := takeMount(t, s, "k", SharedMount)
 	release()
+	s = reopen(t, s)
+	_, release = takeMount(t, s, "k", SharedMount)
+	release()
 	if r, err := s.Prune(t.Context(), PruneOptions{All: true}); err != nil || r.Mounts != 0 {
 		t.Errorf("got %+v, %v, want no mount removed", r, err)
 	}

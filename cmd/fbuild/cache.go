@@ -98,8 +98,12 @@ func (a *app) prune(ctx context.Context, s *cache.Store, o cache.PruneOptions) e
 	if r.Busy > 0 {
 		fmt.Fprintf(a.stderr, "%d objects stay: a running build uses them\n", r.Busy)
 	}
-	_, err = fmt.Fprintf(a.stdout, "Removed %d results, %d layers, %d blobs, %d packs: %s\n",
-		r.Records, r.Layers, r.Blobs, r.Packs, units.BytesSize(float64(r.Bytes)))
+	mounts := ""
+	if r.Mounts > 0 {
+		mounts = fmt.Sprintf(", %d cache mounts", r.Mounts)
+	}
+	_, err = fmt.Fprintf(a.stdout, "Removed %d results, %d layers, %d blobs, %d packs%s: %s\n",
+		r.Records, r.Layers, r.Blobs, r.Packs, mounts, units.BytesSize(float64(r.Bytes)))
 	return err
 }
 
