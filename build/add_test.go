@@ -235,6 +235,21 @@ func TestAddURLAsksOnce(t *testing.T) {
 	}
 }
 
+// Unpacked or not is another result, whatever else is the same.
+func TestUnpackIsInTheKey(t *testing.T) {
+	w := newWorld(t)
+	w.write("t.tar", tarOf(t, "f", "f"))
+	seen := map[string]string{}
+	for _, add := range []string{"ADD t.tar /d/", "ADD --unpack=false t.tar /d/"} {
+		res := w.must("FROM scratch\n" + add + "\n")
+		got, _ := w.image(res)
+		seen[add] = strings.Join(w.show(got), "\n")
+	}
+	if seen["ADD t.tar /d/"] == seen["ADD --unpack=false t.tar /d/"] {
+		t.Errorf("one result for both: %q", seen)
+	}
+}
+
 // A build without a context can add what is remote.
 func TestAddWithoutContext(t *testing.T) {
 	s := newSite(t, map[string]string{"/f": "one"})

@@ -57,6 +57,10 @@ func TestLinkIsKeyedWithoutWhatIsBelow(t *testing.T) {
 	if first.ImageID == second.ImageID {
 		t.Error("another base gave the same image")
 	}
+	w.write("base", "1")
+	if third := w.must(text); third.ImageID != first.ImageID {
+		t.Errorf("the first base again: got another image\n%s", w.out.String())
+	}
 	w.must("FROM scratch\nCOPY --link app /a/\nCOPY base /base\n")
 	if w.cached() != 1 {
 		t.Errorf("below everything: got %d steps cached, want 1\n%s", w.cached(), w.out.String())
