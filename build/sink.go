@@ -54,6 +54,14 @@ func (s *sink) moving(n int64) {
 	s.step.Status(transferring, s.moved, 0, false)
 }
 
+// movingWriter counts what is written to it. The mutex is held.
+type movingWriter struct{ s *sink }
+
+func (w movingWriter) Write(p []byte) (int, error) {
+	w.s.moving(int64(len(p)))
+	return len(p), nil
+}
+
 func newSink(b *builder) *sink {
 	return &sink{b: b, begun: time.Now(), added: map[tree.Digest][]tree.Extent{}, small: sync.Pool{New: func() any { return new(bytes.Buffer) }}}
 }
@@ -108,12 +116,11 @@ func (s *sink) Put(ctx context.Context, r io.Reader) (tree.Digest, int64, []tree
 		return "", 0, nil, werr
 	}
 	if err == nil {
-		more, cerr := io.Copy(io.MultiWriter(s.pack, h), ctxReader{ctx, r})
+		more, cerr := io.Copy(io.MultiWriter(s.pack, h, movingWriter{s}), ctxReader{ctx, r})
 		if cerr != nil {
 			return "", 0, nil, cerr
 		}
 		n += more
-		s.moving(more)
 	}
 	d := sum(h)
 	var ex []tree.Extent
