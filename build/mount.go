@@ -189,7 +189,7 @@ func (s *mountSet) key(run Key) Key {
 	}
 	k := newKey("run with mounts").str(string(run)).num(uint64(len(s.list)))
 	for _, m := range s.list {
-		k.str(m.Type).str(m.Target).str(m.ID).str(m.Sharing).num(uint64(m.Size)).num(flag(m.ReadOnly)).num(flag(m.Required)) //nolint:gosec // sizes are not negative
+		k.str(m.Type).str(m.Target).str(m.ID).str(m.Sharing).num(uint64(m.Size)).num(flag(m.ReadOnly)).num(flag(m.Required))
 		env := ""
 		if m.Env != nil {
 			env = *m.Env

@@ -57,7 +57,7 @@ func furnishMain() int {
 		err = f.apply(context.Background()) //nolint:forbidigo // this is the main of a child
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err) //nolint:forbidigo // as above
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return 0

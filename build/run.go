@@ -82,10 +82,10 @@ func (b *builder) runKey(s *state, in *dockerfile.Run, network string) Key {
 		k.str(in.Script.Path).str(in.Script.Data)
 	}
 	for _, l := range b.opts.Limits {
-		k.str("limit").num(uint64(l.Resource)).num(l.Soft).num(l.Hard) //nolint:gosec // a small number
+		k.str("limit").num(uint64(l.Resource)).num(l.Soft).num(l.Hard)
 	}
 	if b.opts.ShmSize != 0 {
-		k.str("shm").num(uint64(b.opts.ShmSize)) //nolint:gosec // not negative
+		k.str("shm").num(uint64(b.opts.ShmSize))
 	}
 	return k.sum()
 }
