@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/cgi"
@@ -80,7 +81,7 @@ func (s *statusRecorder) WriteHeader(code int) {
 func (s *statusRecorder) Unwrap() http.ResponseWriter { return s.ResponseWriter }
 
 func webHandler(dir string) (http.Handler, error) {
-	out, err := osexec.Command("git", "--exec-path").Output()
+	out, err := osexec.CommandContext(context.Background(), "git", "--exec-path").Output()
 	if err != nil {
 		return nil, err
 	}
