@@ -56,7 +56,7 @@ type side struct {
 	skip          string   // why it cannot be measured here
 	daemon        int      // process id of its daemon, 0 if none
 	phases        []string // the only ones that it takes part in; nil: all
-	// before makes ready for a phase; not timed, may be nil. A notYet skips the phase.
+	// before makes ready for a phase; not timed, may be nil. A notYetError skips the phase.
 	before func(ctx context.Context, phase string, round int) error
 	// reset makes it as it was before anything was built; not timed, may be nil.
 	reset func(ctx context.Context, round int) error
@@ -64,10 +64,10 @@ type side struct {
 	run func(ctx context.Context, m meter, phase string, round int) (sample, error)
 }
 
-// notYet is why a side has no figure in one phase, which is no failure.
-type notYet struct{ why string }
+// notYetError is why a side has no figure in one phase, which is no failure.
+type notYetError struct{ why string }
 
-func (n notYet) Error() string { return n.why }
+func (n notYetError) Error() string { return n.why }
 
 // takes says whether a side takes part in a phase.
 func (s side) takes(phase string) bool {
@@ -268,7 +268,7 @@ func (e *env) scaled(n int) int {
 
 // command prepares a program with nothing of the caller's environment.
 func (e *env) command(ctx context.Context, argv []string, vars ...string) *osexec.Cmd {
-	cmd := osexec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd := osexec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // running commands is what this is for
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "HOME=" + e.home, "LC_ALL=C"}, vars...)
 	cmd.WaitDelay = 5 * time.Second
 	return cmd

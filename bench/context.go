@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -50,12 +51,7 @@ func edited(name, text, mark string) (string, error) {
 		out, err := json.MarshalIndent(v, "", "  ")
 		return string(out) + "\n", err
 	}
-	lines := strings.SplitAfter(text, "\n")
-	for i := len(lines) - 1; i >= 0; i-- {
-		if strings.Contains(lines[i], "bench edit") {
-			lines = append(lines[:i], lines[i+1:]...)
-		}
-	}
+	lines := slices.DeleteFunc(strings.SplitAfter(text, "\n"), func(l string) bool { return strings.Contains(l, "bench edit") })
 	comment := map[string]string{".ts": "//", ".go": "//", ".mod": "//"}[filepath.Ext(name)]
 	if comment == "" {
 		comment = "#"

@@ -52,7 +52,7 @@ const usageText = `usage: bench COMMAND [flags]
   inner    the benchmarks beside the packages, as benchstat reads them
   figures  the cells of docs/figures.md
 
-bench COMMAND -h says more.`
+bench COMMAND -h says more`
 
 func main() {
 	if len(os.Args) > 2 {
@@ -84,7 +84,7 @@ var children = map[string]func(args []string) error{
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New(usageText)
+		return fmt.Errorf("no command\n%s", usageText)
 	}
 	commands := map[string]func(context.Context, []string) error{
 		"run": runProfile, "prepare": prepareProfile, "list": listProfile, "report": reportCommand, "compare": compareCommand,

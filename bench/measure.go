@@ -180,8 +180,7 @@ func (e *env) measureRun(ctx context.Context, g group, b *bench, s side, phase s
 	r := e.record(g.cellName(phase), s, round)
 	if s.before != nil {
 		err := s.before(ctx, phase, round)
-		var none notYet
-		if errors.As(err, &none) {
+		if none, ok := errors.AsType[notYetError](err); ok {
 			r.Round, r.Skip = -1, none.why
 			return e.journal.add(r)
 		}

@@ -77,7 +77,7 @@ func (n *native) makeTar(ctx context.Context) error {
 		return nil
 	}
 	if _, err := os.Stat(filepath.Join(n.dir, "upper")); err != nil {
-		return notYet{"the native run was of an earlier call"}
+		return notYetError{"the native run was of an earlier call"}
 	}
 	return n.o.env.must(ctx, []string{"tar", "--numeric-owner", "-C", filepath.Join(n.dir, "upper"), "-cf", n.tar(), "."})
 }

@@ -83,7 +83,7 @@ func (r *results) drawSummary(file string) (bool, error) {
 			if err != nil {
 				return false, fmt.Errorf("draw summary: %w", err)
 			}
-			bar.Color, bar.LineStyle.Width = colours[k%len(colours)], 0
+			bar.Color, bar.Width = colours[k%len(colours)], 0
 			p.Add(bar)
 		}
 	}

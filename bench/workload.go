@@ -32,7 +32,6 @@ const (
 type workload struct {
 	name, title string
 	about       string // for the report: what it is
-	why         string // what its figures say about builders
 	base        func(e *env, ctx context.Context) (base, error)
 	context     func(e *env, ctx context.Context, dir string) error // nil: an empty one
 	args        func(e *env) []string
@@ -134,7 +133,6 @@ type openedWorkload struct {
 	dir        string // of the context
 	base       base
 	dockerfile string
-	dirs       []string // to remove
 }
 
 // openWorkload makes base, context and builders.
@@ -244,7 +242,7 @@ func (o *openedWorkload) before(ctx context.Context, b *builder, phase string, r
 		return errors.Join(b.reset(ctx), dropPageCache(ctx))
 	case sharedPhase:
 		if b.share == nil {
-			return notYet{"not yet: " + b.note}
+			return notYetError{"not yet: " + b.note}
 		}
 		for _, j := range o.allJobs(b, round, "-shared") {
 			argv, err := b.share(j)
@@ -256,7 +254,7 @@ func (o *openedWorkload) before(ctx context.Context, b *builder, phase string, r
 				return err
 			}
 			if out, err := cmd.CombinedOutput(); err != nil {
-				return notYet{fmt.Sprintf("not yet: filling the shared cache: %v: %s", err, tail(string(out), 2))}
+				return notYetError{fmt.Sprintf("not yet: filling the shared cache: %v: %s", err, tail(string(out), 2))}
 			}
 		}
 		return b.reset(ctx)
