@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -128,7 +129,13 @@ func (s *linkServer) answer(n *notification) (int64, bool) {
 	if !s.become(pid) {
 		return 0, false
 	}
-	name, ok := selfLink(pid, readName(pid, uintptr(args[0])))
+	// Not process_vm_readv, which docker's profile had for tracers only until 2021.
+	mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
+	if err != nil {
+		return 0, false
+	}
+	defer func() { _ = mem.Close() }() // only a handle
+	name, ok := selfLink(pid, readName(mem, args[0]))
 	if !ok {
 		return 0, false
 	}
@@ -148,12 +155,8 @@ func (s *linkServer) answer(n *notification) (int64, bool) {
 		return 0, false
 	}
 	data := []byte(to)[:min(uint64(len(to)), args[2])]
-	if len(data) == 0 {
-		return 0, false
-	}
-	local := []unix.Iovec{{Base: &data[0], Len: uint64(len(data))}}
-	wrote, err := unix.ProcessVMWritev(pid, local, []unix.RemoteIovec{{Base: uintptr(args[1]), Len: len(data)}}, 0)
-	return int64(wrote), err == nil && wrote == len(data)
+	wrote, err := mem.WriteAt(data, int64(args[1])) //nolint:gosec // G115: an address of the process
+	return int64(wrote), err == nil && wrote > 0
 }
 
 // linkArgs are path, buffer and size of a call.
@@ -168,27 +171,18 @@ func linkArgs(n *notification) ([]uint64, bool) {
 	return nil, false
 }
 
-// become gives this thread the ids of a process, which is what lets it look into that without CAP_SYS_PTRACE. The effective user stays root.
+// become gives this thread, for what it does with files, the ids of a process, which is what lets it look into that without CAP_SYS_PTRACE.
 func (s *linkServer) become(pid int) bool {
 	var st unix.Stat_t
 	if unix.Stat(fmt.Sprintf("/proc/%d", pid), &st) != nil {
 		return false
 	}
-	if st.Uid == s.uid && st.Gid == s.gid {
-		return true
+	if st.Uid != s.uid || st.Gid != s.gid {
+		// They cannot fail but by doing nothing, which the kernel will notice later.
+		_, _, _ = unix.RawSyscall(unix.SYS_SETFSGID, uintptr(st.Gid), 0, 0)
+		_, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, uintptr(st.Uid), 0, 0)
+		s.uid, s.gid = st.Uid, st.Gid
 	}
-	const keep = ^uintptr(0)
-	uid, gid := uintptr(st.Uid), uintptr(st.Gid)
-	for _, c := range [][4]uintptr{
-		{unix.SYS_SETFSUID, 0}, {unix.SYS_SETRESGID, gid, keep, keep}, {unix.SYS_SETFSGID, gid}, {unix.SYS_SETRESUID, uid, keep, keep}, {unix.SYS_SETFSUID, uid},
-	} {
-		_, _, errno := unix.RawSyscall(c[0], c[1], c[2], c[3])
-		if errno != 0 {
-			s.uid = ^uint32(0) // whatever they are now
-			return false
-		}
-	}
-	s.uid, s.gid = st.Uid, st.Gid
 	return true
 }
 
@@ -196,36 +190,34 @@ func (s *linkServer) become(pid int) bool {
 const maxSelfLink = 40
 
 // readName reads a name from the memory of a process, "" if it is longer than one that matters, or cannot be read.
-func readName(pid int, at uintptr) string {
+func readName(mem *os.File, at uint64) string {
 	buf := make([]byte, maxSelfLink)
-	n := 0
-	for n < len(buf) {
-		// Up to the end of the page: what comes behind it need not be there.
-		size := min(len(buf)-n, os.Getpagesize()-int((at+uintptr(n))%uintptr(os.Getpagesize())))
-		local := []unix.Iovec{{Base: &buf[n], Len: uint64(size)}}
-		got, err := unix.ProcessVMReadv(pid, local, []unix.RemoteIovec{{Base: at + uintptr(n), Len: size}}, 0)
-		if err != nil || got <= 0 {
-			return ""
-		}
-		if i := strings.IndexByte(string(buf[n:n+got]), 0); i >= 0 {
-			return string(buf[:n+i])
-		}
-		n += got
+	n, _ := mem.ReadAt(buf, int64(at)) //nolint:gosec // G115: an address; short where the memory ends behind the name
+	if i := bytes.IndexByte(buf[:n], 0); i >= 0 {
+		return string(buf[:i])
 	}
 	return ""
 }
 
-// selfLink is where this process finds the link that NAME is for process PID.
-func selfLink(pid int, name string) (string, bool) {
-	for _, prefix := range []string{"/proc/self/", "/proc/thread-self/", "/proc/" + strconv.Itoa(pid) + "/"} {
-		link, ok := strings.CutPrefix(name, prefix)
-		if !ok {
-			continue
+// selfLink is where this process finds the link that NAME is for the thread TID.
+func selfLink(tid int, name string) (string, bool) {
+	rest, ok := strings.CutPrefix(name, "/proc/")
+	who, link, ok2 := strings.Cut(rest, "/")
+	if !ok || !ok2 {
+		return "", false
+	}
+	if who != "self" && who != "thread-self" {
+		// Its own number is as good.
+		if _, err := strconv.ParseUint(who, 10, 31); err != nil {
+			return "", false
 		}
-		number, isFD := strings.CutPrefix(link, "fd/")
-		if _, err := strconv.ParseUint(number, 10, 31); isFD && err == nil || link == "exe" || link == "cwd" || link == "root" {
-			return fmt.Sprintf("/proc/%d/%s", pid, link), true
+		if _, err := os.Stat(fmt.Sprintf("/proc/%s/task/%d", who, tid)); err != nil {
+			return "", false
 		}
+	}
+	number, isFD := strings.CutPrefix(link, "fd/")
+	if _, err := strconv.ParseUint(number, 10, 31); isFD && err == nil || link == "exe" || link == "cwd" || link == "root" {
+		return fmt.Sprintf("/proc/%d/%s", tid, link), true
 	}
 	return "", false
 }
