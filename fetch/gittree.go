@@ -182,6 +182,8 @@ func (r *Repo) hint(err error) string {
 	switch {
 	case errors.Is(err, errNoGit):
 		return "install git (apt-get install git); repositories are fetched with it"
+	case has("No space left on device", "Disk quota exceeded"):
+		return "make room, or free what the store no longer needs with: fbuild cache prune"
 	case errors.Is(err, ErrChecksum):
 		return "the ref has moved, or the checksum is of another commit"
 	case errors.Is(err, errNoRef), has("couldn't find remote ref"):
@@ -196,6 +198,8 @@ func (r *Repo) hint(err error) string {
 		return "no key is accepted: give --ssh default (the agent of SSH_AUTH_SOCK) or --ssh default=KEYFILE"
 	case has("transport 'file' not allowed", "transport 'ext' not allowed", "not allowed"):
 		return "submodules are fetched over https, http, ssh and git only; leave them out with ?submodules=false"
+	case has("server certificate verification failed", "SSL certificate problem"):
+		return "a certificate that nobody known has signed: add its authority to the system's, or name it in SSL_CERT_FILE"
 	case has("ssh: not found", "cannot run ssh"):
 		return "install ssh (apt-get install openssh-client)"
 	case has("Could not resolve host", "Failed to connect", "Connection refused", "Could not resolve hostname"):

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -138,9 +139,9 @@ func get(ctx context.Context, u *url.URL, w io.Writer, o HTTPOptions) (_ *File, 
 	case resp.ContentLength > o.MaxSize:
 		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrTooLarge, resp.ContentLength, o.MaxSize)
 	}
-	dst := w
+	var dst io.Writer = writer{w}
 	if check != nil {
-		dst = io.MultiWriter(w, check.hash)
+		dst = io.MultiWriter(dst, check.hash)
 	}
 	b := &body{r: resp.Body, left: o.MaxSize, alive: func() { watch.Reset(o.Idle) }, total: max(0, resp.ContentLength), progress: o.Progress}
 	f.Size, err = io.Copy(dst, b)
@@ -226,6 +227,22 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// writer tells the caller's errors from those of the server.
+type writer struct{ w io.Writer }
+
+func (w writer) Write(p []byte) (int, error) {
+	n, err := w.w.Write(p)
+	if err != nil {
+		err = &writeError{err}
+	}
+	return n, err
+}
+
+type writeError struct{ err error }
+
+func (e *writeError) Error() string { return "store it: " + e.err.Error() }
+func (e *writeError) Unwrap() error { return e.err }
+
 // statusError is an answer that is no file.
 type statusError struct{ code int }
 
@@ -256,7 +273,12 @@ func httpError(ctx context.Context, u *url.URL, err error) error {
 	}
 	e := &Error{Source: Redact(u.String()), Err: withoutURL(err)}
 	status, _ := errors.AsType[*statusError](err)
+	_, ours := errors.AsType[*writeError](err)
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	switch {
+	case ours:
+	case untrusted:
+		e.Hint = "a certificate that nobody known has signed: add its authority to the system's, or name it in SSL_CERT_FILE"
 	case status != nil && (status.code == http.StatusUnauthorized || status.code == http.StatusForbidden):
 		e.Hint = "the server wants a password: give --secret id=HTTP_AUTH_TOKEN_" + u.Host + ",env=TOKEN"
 	case status != nil && status.code == http.StatusNotFound:

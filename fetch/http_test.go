@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -165,6 +166,27 @@ func TestGetFails(t *testing.T) {
 		})
 	}
 }
+
+// TestGetBlamesWhoFailed: a full disk is not the server's fault, and a certificate
+// not the network's.
+func TestGetBlamesWhoFailed(t *testing.T) {
+	full := errors.New("no room")
+	_, err := Get(t.Context(), fileServer(t).URL+"/file", failing{full}, HTTPOptions{})
+	if e, ok := errors.AsType[*Error](err); !ok || !errors.Is(err, full) || e.Hint != "" {
+		t.Errorf("got %v, want %v without a hint", err, full)
+	}
+	srv := httptest.NewTLSServer(http.NotFoundHandler())
+	defer srv.Close()
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	_, err = Get(t.Context(), srv.URL, io.Discard, HTTPOptions{})
+	if e, ok := errors.AsType[*Error](err); !ok || !strings.Contains(e.Hint, "certificate") {
+		t.Errorf("got %v, want a hint about certificates", err)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
 func TestGetEndsWithItsContext(t *testing.T) {
 	srv := fileServer(t)
