@@ -155,7 +155,11 @@ func (v *served) cacheDir(ctx context.Context, m *runMount, key string) (string,
 		defer said.Done()
 		v.set.step.Warn(fmt.Sprintf("waiting for cache mount %s, in use by another build or step", m.ID))
 	})
-	dir, release, err := b.store.CacheMount(ctx, key, m.Sharing, cache.MountInfo{ID: m.ID}, func(dir string) error {
+	sharing := m.Sharing
+	if v.box.Isolation() == exec.IsolationChroot && sharing != cache.PrivateMount {
+		sharing = cache.LockedMount // it is moved into the root, and cannot be in two
+	}
+	dir, release, err := b.store.CacheMount(ctx, key, sharing, cache.MountInfo{ID: m.ID}, func(dir string) error {
 		return v.startCache(ctx, m, dir)
 	})
 	if notice.Stop() {
