@@ -51,11 +51,20 @@ func (m *masker) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// flush passes on what was held back: it became no secret.
+// flush passes on what was held back: it became no secret, but may hold a shorter
+// one, as the first line of a file of several does.
 func (m *masker) flush() {
-	if len(m.held) > 0 {
-		_, _ = m.to.Write(m.held) // as the log takes it
-		m.held = nil
+	var out []byte
+	for len(m.held) > 0 {
+		i := slices.IndexFunc(m.secrets, func(s []byte) bool { return bytes.HasPrefix(m.held, s) })
+		if i < 0 {
+			out, m.held = append(out, m.held[0]), m.held[1:]
+		} else {
+			out, m.held = append(out, masked...), m.held[len(m.secrets[i]):]
+		}
+	}
+	if len(out) > 0 {
+		_, _ = m.to.Write(out) // as the log takes it
 	}
 }
 

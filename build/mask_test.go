@@ -22,6 +22,8 @@ func TestMasker(t *testing.T) {
 		{"twice", []string{"hunter2"}, []string{"hunter2hunter2"}, "******", ""},
 		{"the newline of its file", []string{"hunter2\n"}, []string{"x=hunter2;\n"}, "x=***;\n", ""},
 		{"lines", []string{"first line\nsecond line\nab\n"}, []string{"second line first line ab\n"}, "*** *** ab\n", ""},
+		{"one of several lines, the last words", []string{"first line\nsecond line\n"}, []string{"x first line\n"}, "x ", "***\n"},
+		{"a secret that begins a longer one, the last words", []string{"hunter2", "hunter22"}, []string{"hunter2"}, "", "***"},
 		{"the longest wins", []string{"hunter2", "hunter22"}, []string{"hunter22\n"}, "***\n", ""},
 		{"short ones are words", []string{"yes", ""}, []string{"yes, sure\n"}, "yes, sure\n", ""},
 		{"bytes", []string{"\x00\xff\x01\x02\x03\x04"}, []string{"\x00\xff\x01", "\x02\x03\x04!"}, "***!", ""},
