@@ -2,8 +2,11 @@ package build
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -120,6 +123,28 @@ func TestCopyParentsAttributes(t *testing.T) {
 	}{{"out", 0o755, 9}, {"out/a", 0o700, 9}, {"out/a/b", 0o700, 0}, {"out/whole", 0o700, 0}, {"out/a/b/f", 0o640, 3}} {
 		if n := got.Lookup(w.path); n == nil || n.Mode != w.mode || n.UID != w.uid {
 			t.Errorf("%s: got %+v, want mode %o, uid %d", w.path, n, w.mode, w.uid)
+		}
+	}
+}
+
+// A directory for itself and one for what is below it give the same names and
+// contents, but not the same attributes to a directory that is there.
+func TestCopyParentsKeyTellsImplied(t *testing.T) {
+	w := newWorld(t)
+	w.write("a/f", "f")
+	if err := os.Chtimes(filepath.Join(w.dir, "a"), time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	base := "FROM scratch\nCOPY --chown=9:9 --parents a /x/\n"
+	implied := w.must(base + "COPY --parents a/f /x/\n")
+	whole := w.must(base + "COPY --parents a /x/\n")
+	for _, tt := range []struct {
+		name string
+		res  *Result
+		uid  uint32
+	}{{"implied", implied, 9}, {"whole", whole, 0}} {
+		if got, _ := w.image(tt.res); got.Lookup("x/a").UID != tt.uid {
+			t.Errorf("%s: got owner %d of the directory, want %d", tt.name, got.Lookup("x/a").UID, tt.uid)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -247,6 +248,8 @@ func (c *copyRun) setKey() error {
 		case p.git != nil:
 			k.str("git").str(p.git.Key)
 		default:
+			// Of directories that are there, those that are implied change less.
+			k.strs(slices.Sorted(maps.Keys(p.Implied)))
 			if err := k.subtree(p.from.tree, p.Path); err != nil {
 				return err
 			}
