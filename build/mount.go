@@ -181,8 +181,8 @@ func (m *runMount) digest() error {
 	return nil
 }
 
-// key adds the options of the mounts, and what bound trees hold, to the key of the
-// RUN. What caches and secrets hold is in no key.
+// key adds the options of the mounts, what bound trees hold and what caches start
+// from to the key of the RUN. What caches and secrets hold is in no key.
 func (s *mountSet) key(run Key) Key {
 	if s == nil || len(s.list) == 0 {
 		return run
@@ -201,11 +201,7 @@ func (s *mountSet) key(run Key) Key {
 				k.num(uint64(*id))
 			}
 		}
-		if m.Type == dockerfile.MountCache {
-			k.str(m.From).str(m.Source)
-		} else {
-			k.str(m.sum)
-		}
+		k.str(m.sum)
 	}
 	return k.sum()
 }
