@@ -24,11 +24,11 @@ type growth struct {
 
 var growths = []growth{
 	{name: "growth-base", title: "one RUN on a base of x GiB", unit: "GiB", points: []float64{0.125, 0.5, 1, 2, 4}, make: (*env).growBase},
-	{name: "growth-files", title: "one RUN that writes x files of 100 bytes", unit: "files", points: []float64{10, 100, 1000, 10000, 100000, 300000}, make: (*env).growFiles},
 	{name: "growth-layers", title: "x RUNs of one line", unit: "layers", points: []float64{1, 10, 30, 60, 120}, make: (*env).growLayers},
-	{name: "growth-stages", title: "x stages, and one that copies from all", unit: "stages", points: []float64{1, 4, 8, 16, 32}, make: (*env).growStages},
-	{name: "growth-context", title: "COPY of x files of 5 KiB", unit: "files", points: []float64{10, 100, 1000, 10000, 30000}, make: (*env).growContext},
+	{name: "growth-files", title: "one RUN that writes x files of 100 bytes", unit: "files", points: []float64{10, 100, 1000, 10000, 100000, 300000}, make: (*env).growFiles},
 	{name: "growth-builds", title: "x builds at once on one store", unit: "builds", points: []float64{1, 2, 4, 8, 16, 32}, make: (*env).growBuilds, jobs: true},
+	{name: "growth-context", title: "COPY of x files of 5 KiB", unit: "files", points: []float64{10, 100, 1000, 10000, 30000}, make: (*env).growContext},
+	{name: "growth-stages", title: "x stages, and one that copies from all", unit: "stages", points: []float64{1, 4, 8, 16, 32}, make: (*env).growStages},
 }
 
 // group makes the points phases.

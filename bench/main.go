@@ -116,7 +116,7 @@ func profileFlags(name string, args []string) (o options, items []item, err erro
 	only := measuring(fs, &o, "")
 	prof := fs.String("profile", "quick", "quick (three workloads, two peers, under five minutes) or full (at most ninety)")
 	sides := fs.String("sides", "", "these sides only, by commas: "+strings.Join(append(peerNames(), nativeSide), ", "))
-	fs.DurationVar(&o.budget, "budget", 0, "begin nothing that would end later than that; the report says what is missing (0: no limit)")
+	fs.DurationVar(&o.budget, "budget", 0, "begin nothing that would end later than that; the report says what is missing (0: none for quick, 90 minutes for full)")
 	if err := fs.Parse(args); err != nil {
 		return o, nil, err
 	}
@@ -125,6 +125,9 @@ func profileFlags(name string, args []string) (o options, items []item, err erro
 	}
 	if o.out == "" {
 		o.out = filepath.Join("bench", "out", *prof)
+	}
+	if *prof == "full" && o.budget == 0 {
+		o.budget = fullBudget
 	}
 	if items, err = profile(*prof, bestPeer()); err != nil {
 		return o, nil, err

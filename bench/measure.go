@@ -48,11 +48,14 @@ func (e *env) measureGroup(ctx context.Context, g group) (failed []string, err e
 			}
 		}
 	}
+	var took time.Duration // of the last round
 	for round := g.first; round < g.first+g.rounds; round++ {
-		if e.late() {
+		if e.late(took) {
 			break
 		}
+		begin := time.Now()
 		bad, err := e.measureRound(ctx, g, b, round, dead)
+		took = time.Since(begin)
 		failed = append(failed, bad...)
 		if err != nil {
 			return failed, err
@@ -271,8 +274,11 @@ func (e *env) endStrays(m meter, daemon int) error {
 	return err
 }
 
-// late says whether the time that the caller gave has passed.
-func (e *env) late() bool { return !e.deadline.IsZero() && time.Now().After(e.deadline) }
+// late says whether something that takes so long would end after the time that
+// the caller gave.
+func (e *env) late(took time.Duration) bool {
+	return !e.deadline.IsZero() && time.Now().Add(took).After(e.deadline)
+}
 
 // notYet says whether a phase of a side was found not to be there.
 func (e *env) notYet(g group, phase, side string) bool {

@@ -77,6 +77,9 @@ func (e *env) dindPeer(ctx context.Context, label string) *builder {
 		version: e.host.Versions["dockerd"], daemon: d.shim, close: d.close,
 		settings: "docker run --privileged --network=host, storage on a volume; inside dockerd, overlay2, DOCKER_BUILDKIT=1",
 	}
+	if _, lacks := privileged(boundingSet()); len(lacks) > 0 {
+		b.settings = strings.Replace(b.settings, "--privileged", "with every privilege but "+strings.Join(lacks, ", ")+", which this machine's root does not have either,", 1)
+	}
 	dockerArgv(b, d.host(), true)
 	b.reset = func(ctx context.Context) error {
 		return e.must(ctx, []string{dockerCLI(), "--host", d.host(), "system", "prune", "--all", "--force"})
@@ -146,10 +149,12 @@ func (d *dind) start(ctx context.Context) error {
 		}
 		return nil
 	}
-	out, err := d.env.hostd.client(ctx, "run", "--detach", "--privileged", "--network=host", "--name", d.container,
-		"--volume", d.dir+":/var/lib/docker", "--volume", d.run+":/run/dind", dindImage,
+	flags, _ := privileged(boundingSet())
+	argv := append([]string{"run", "--detach", "--network=host", "--name", d.container}, flags...)
+	argv = append(argv, "--volume", d.dir+":/var/lib/docker", "--volume", d.run+":/run/dind", dindImage,
 		"dockerd", "--host", "unix:///run/dind/sock", "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false",
-		"--pidfile", "/run/dind/pid").CombinedOutput()
+		"--pidfile", "/run/dind/pid", "--cgroup-parent="+cgroupParent)
+	out, err := d.env.hostd.client(ctx, argv...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("docker run of docker in docker: %w\n%s", err, tail(string(out), 5))
 	}

@@ -27,14 +27,36 @@ var (
 	otherSides  = []string{fbuildSide, walkSide, "fbuild-root", "docker-buildkit", "docker-classic", "buildah-fuse", "buildah-vfs"}
 )
 
+// corePhases are measured first; laterPhases of a long workload have a round of their
+// own, with another cold build.
+var (
+	corePhases  = []string{coldPhase, pushPhase, rePushPhase, nothingPhase, sourcePhase, floorPhase}
+	laterPhases = []string{readmePhase, manifestPhase, sharedPhase, droppedPhase}
+)
+
 // The first rounds of the items that come later.
 const (
+	laterRound  = 50
 	kanikoRound = 100
 	otherRound  = 200
 )
 
 // quickWorkloads need nothing but Go, busybox and the peers: no network, no debootstrap.
 var quickWorkloads = []string{"steps", "files", "copy"}
+
+// only leaves certain phases.
+func (w workload) only(phases ...string) workload {
+	w.phases = slices.DeleteFunc(slices.Clone(w.phases), func(p string) bool { return !slices.Contains(phases, p) })
+	return w
+}
+
+// core leaves the phases that are measured first: all of a short workload.
+func (w workload) core() workload {
+	if w.short {
+		return w
+	}
+	return w.only(corePhases...)
+}
 
 func workloadNamed(name string) workload {
 	for _, w := range workloads {
@@ -48,9 +70,15 @@ func workloadNamed(name string) workload {
 // seconds of one round of the main sides, measured here; only the order of
 // magnitude matters, for -budget.
 var roundSeconds = map[string]int{
-	"steps": 30, "files": 75, "copy": 170, "node-wrong": 260, "node-right": 170, "apt": 120, "big": 150, "runs": 130, "meta": 90, "go": 130, "stages": 30,
-	"monorepo": 120,
+	"steps": 40, "files": 70, "copy": 140, "node-wrong": 270, "node-right": 190, "apt": 170, "big": 130, "runs": 100, "meta": 90, "go": 200, "stages": 40,
+	"monorepo": 80,
 }
+
+// growthSeconds are those of one growth on two sides.
+const growthSeconds = 100
+
+// fullBudget is what the full profile takes at most, unless the caller says otherwise.
+const fullBudget = 90 * time.Minute
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
 
@@ -60,10 +88,7 @@ func profile(name, peer string) ([]item, error) {
 	switch name {
 	case "quick":
 		for _, n := range quickWorkloads {
-			w := workloadNamed(n)
-			w.phases = slices.DeleteFunc(slices.Clone(w.phases), func(p string) bool {
-				return p == floorPhase || p == droppedPhase || p == readmePhase && n == "copy"
-			})
+			w := workloadNamed(n).only(append(slices.Clone(pushPhases), editPhases...)...)
 			rounds := map[string]int{"steps": 3}[n]
 			out = append(out, item{w.group(quickSides, 0, max(1, rounds)), seconds(roundSeconds[n] * 2 / 3), "three workloads, two peers"})
 		}
@@ -74,25 +99,31 @@ func profile(name, peer string) ([]item, error) {
 	}
 	for _, w := range workloads {
 		sides := append(slices.Clone(mainSides), nativeSide)
-		out = append(out, item{w.group(sides, 0, 1), seconds(roundSeconds[w.name]), "every workload once, on the main sides"})
+		out = append(out, item{w.core().group(sides, 0, 1), seconds(roundSeconds[w.name]), "every workload once, on the main sides"})
+		if w.name == "runs" {
+			out = append(out, item{growths[0].group([]string{fbuildSide, peer}, 0, 1), seconds(growthSeconds), "growth"})
+		}
 	}
-	for _, g := range growths {
-		out = append(out, item{g.group([]string{fbuildSide, peer}, 0, 1), 90 * time.Second, "growth"})
+	for _, g := range growths[1:] {
+		out = append(out, item{g.group([]string{fbuildSide, peer}, 0, 1), seconds(growthSeconds), "growth"})
 	}
-	for _, n := range []string{"steps", "files", "node-wrong", "runs", "copy", "apt", "node-right", "go", "stages", "big"} {
-		w := workloadNamed(n)
-		w.phases = slices.DeleteFunc(slices.Clone(w.phases), func(p string) bool { return p == floorPhase || p == droppedPhase })
+	for _, n := range []string{"steps", "files", "node-wrong", "runs", "copy", "big", "apt", "go"} {
+		w := workloadNamed(n).only(coldPhase, nothingPhase, sourcePhase, readmePhase)
 		out = append(out, item{w.group(kanikoSides, kanikoRound, 1), seconds(roundSeconds[n]), "kaniko"})
 	}
 	for _, w := range workloads {
-		w.phases = slices.DeleteFunc(slices.Clone(w.phases), func(p string) bool { return p == floorPhase || p == droppedPhase })
-		out = append(out, item{w.group(mainSides, 1, w.rounds-1), seconds(roundSeconds[w.name]), "further rounds: the spread"})
+		if m := w.only(append([]string{coldPhase}, laterPhases...)...); len(m.phases) > 1 && !w.short {
+			out = append(out, item{m.group(mainSides, laterRound, 1), seconds(roundSeconds[w.name] * 3 / 2), "the rarer phases"})
+		}
 	}
 	for _, w := range workloads {
-		w.phases = slices.DeleteFunc(slices.Clone(w.phases), func(p string) bool {
-			return p != coldPhase && p != pushPhase && p != nothingPhase && p != sourcePhase
-		})
-		out = append(out, item{w.group(otherSides, otherRound, 1), seconds(roundSeconds[w.name] * 3 / 2), "the classic builder, other storage drivers and recorders"})
+		m := w.core()
+		m.phases = slices.DeleteFunc(slices.Clone(m.phases), func(p string) bool { return p == floorPhase })
+		out = append(out, item{m.group(mainSides, 1, w.rounds-1), seconds(roundSeconds[w.name]), "further rounds: the spread"})
+	}
+	for _, w := range workloads {
+		m := w.only(coldPhase, pushPhase, nothingPhase, sourcePhase)
+		out = append(out, item{m.group(otherSides, otherRound, 1), seconds(roundSeconds[w.name] * 3 / 2), "the classic builder, other storage drivers and recorders"})
 	}
 	return out, nil
 }

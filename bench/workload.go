@@ -37,6 +37,7 @@ type workload struct {
 	args        func(e *env) []string
 	phases      []string
 	edits       map[string]string // phase -> the file of the context that it changes
+	short       bool              // every phase takes a second or so
 	jobs        int               // concurrent builds; 0 is one
 	rounds      int               // of the full profile
 	limit       time.Duration
@@ -58,15 +59,15 @@ var (
 
 var workloads = []workload{
 	{
+		name: "steps", title: "COPY first, eight RUNs", about: "a small context copied first, then eight short RUNs that each read one file of it",
+		base: (*env).toolsBase, context: (*env).stepsContext, rounds: 9, short: true,
+		phases: slices.Concat(pushPhases, editPhases),
+		edits:  map[string]string{sourcePhase: "source", readmePhase: "README.md", manifestPhase: "manifest"},
+	},
+	{
 		name: "files", title: "30,000 small files", about: "one RUN writes 30,000 files of 1 to 8 KiB", base: (*env).toolsBase,
 		args:   func(e *env) []string { return []string{fmt.Sprintf("FILES=%d", e.scaled(30000))} },
 		phases: slices.Concat(pushPhases, []string{nothingPhase, floorPhase}), rounds: 3,
-	},
-	{
-		name: "steps", title: "COPY first, eight RUNs", about: "a small context copied first, then eight short RUNs that each read one file of it",
-		base: (*env).toolsBase, context: (*env).stepsContext, rounds: 9,
-		phases: slices.Concat(pushPhases, editPhases),
-		edits:  map[string]string{sourcePhase: "source", readmePhase: "README.md", manifestPhase: "manifest"},
 	},
 	{
 		name: "copy", title: "COPY of 20,000 files, 300 MiB", about: "a large context", base: (*env).toolsBase, context: (*env).copyContext,
@@ -76,10 +77,6 @@ var workloads = []workload{
 	{
 		name: "node-wrong", title: "Node app, `COPY . .` first", about: "npm ci of 489 packages and webpack, the order that beginners write",
 		base: (*env).nodeBase, context: (*env).nodeContext, phases: nodePhases, edits: nodeEdits, rounds: 3,
-	},
-	{
-		name: "node-right", title: "Node app, manifests first", about: "the same, in the order that documentation recommends",
-		base: (*env).nodeBase, context: (*env).nodeContext, phases: slices.Concat(pushPhases, editPhases, []string{sharedPhase}), edits: nodeEdits, rounds: 3,
 	},
 	{
 		name: "apt", title: "apt-get install, 15 packages", about: "from .debs that lie in the base", base: (*env).aptBase,
@@ -99,11 +96,6 @@ var workloads = []workload{
 		phases: slices.Concat(pushPhases, []string{nothingPhase}), rounds: 3,
 	},
 	{
-		name: "go", title: "Go, two stages", about: "a program with modules, built in one stage and shipped from scratch", base: (*env).goBase,
-		context: (*env).goContext, phases: slices.Concat(pushPhases, editPhases), rounds: 3,
-		edits: map[string]string{sourcePhase: "main.go", readmePhase: "README.md", manifestPhase: "go.mod"},
-	},
-	{
 		name: "stages", title: "ten parallel stages", about: "ten stages that nothing orders, each of files and work", base: (*env).toolsBase,
 		phases: slices.Concat(pushPhases, []string{nothingPhase}), rounds: 3,
 	},
@@ -111,6 +103,15 @@ var workloads = []workload{
 		name: "monorepo", title: "20 services at once", about: "twenty processes on one store; a stage of 2,000 files that they share", base: (*env).toolsBase,
 		context: (*env).monorepoContext, phases: []string{coldPhase, nothingPhase, sourcePhase}, rounds: 3, jobs: 20,
 		edits: map[string]string{sourcePhase: "services/s3/source"},
+	},
+	{
+		name: "go", title: "Go, two stages", about: "a program with modules, built in one stage and shipped from scratch", base: (*env).goBase,
+		context: (*env).goContext, phases: slices.Concat(pushPhases, editPhases), rounds: 3,
+		edits: map[string]string{sourcePhase: "main.go", readmePhase: "README.md", manifestPhase: "go.mod"},
+	},
+	{
+		name: "node-right", title: "Node app, manifests first", about: "the same, in the order that documentation recommends",
+		base: (*env).nodeBase, context: (*env).nodeContext, phases: slices.Concat(pushPhases, editPhases, []string{sharedPhase}), edits: nodeEdits, rounds: 3,
 	},
 }
 

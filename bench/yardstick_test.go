@@ -41,7 +41,7 @@ func TestYardstick(t *testing.T) {
 		"| one RUN on a base of x GiB | fbuild | 0.125 - 2 GiB | 1.12 - 3.00 | 1 + 1 per GiB |",
 		"![one RUN on a base of x GiB](plots/growth-base.svg)",
 		"- files of dind: dockerd is not installed\n",
-		"- growth: growth-base, growth-files, ",
+		"- growth: growth-base, growth-layers, ",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("report: it lacks %q", want)
