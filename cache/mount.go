@@ -99,6 +99,11 @@ func (s *Store) tryMount(ctx context.Context, name string, how int, info MountIn
 	if err == nil && !sameFile(f, top) {
 		err = unix.EWOULDBLOCK // pruned meanwhile: again
 	}
+	if _, serr := os.Lstat(filepath.Join(top, "data")); err == nil && errors.Is(serr, fs.ErrNotExist) {
+		// Where nothing can be mounted a holder moves it into a root, and this one was
+		// killed there: it starts anew.
+		err = s.makeMount(ctx, top, info, init)
+	}
 	if err == nil {
 		// The time of its last use, for Prune; who holds it needs none.
 		now := time.Now()
@@ -114,15 +119,16 @@ func (s *Store) tryMount(ctx context.Context, name string, how int, info MountIn
 	return filepath.Join(top, "data"), func() { _ = f.Close() }, nil
 }
 
-// makeMount makes the directory of an instance, whole before it has its name. Of
-// several who make it one wins, and the others use his.
+// makeMount makes the directory of an instance, or what one lacks that is there,
+// whole before it has its name. Of several who make it one wins, and the others use
+// his.
 func (s *Store) makeMount(ctx context.Context, top string, info MountInfo, init func(dir string) error) error {
 	unlock, err := s.Lock(ctx, "mount-"+filepath.Base(top))
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if _, err := os.Lstat(top); err == nil {
+	if _, err := os.Lstat(filepath.Join(top, "data")); err == nil {
 		return nil
 	}
 	tmp, err := s.TempDir("mount")
@@ -139,6 +145,9 @@ func (s *Store) makeMount(ctx context.Context, top string, info MountInfo, init 
 	}
 	if err == nil {
 		err = os.Rename(tmp, top)
+	}
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+		err = errors.Join(os.Rename(data, filepath.Join(top, "data")), os.RemoveAll(tmp))
 	}
 	if err != nil {
 		_ = os.RemoveAll(tmp) // what stays goes with the lease

@@ -74,6 +74,24 @@ func TestCacheMountSharing(t *testing.T) {
 	}
 }
 
+// LAWS 25: a directory that was moved into a root, whose build was killed there, is
+// made anew instead of being missed for ever.
+func TestCacheMountThatLacksItsDirectory(t *testing.T) {
+	s := open(t, t.TempDir())
+	for _, sharing := range []string{SharedMount, LockedMount, PrivateMount} {
+		dir, release := takeMount(t, s, sharing, sharing)
+		release()
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+		again, release := takeMount(t, s, sharing, sharing)
+		defer release()
+		if st, err := os.Stat(again); again != dir || err != nil || st.Mode().Perm() != 0o755 {
+			t.Errorf("%s: got %s, %v, want %s, 0755", sharing, again, err, dir)
+		}
+	}
+}
+
 // A new directory is seen only when it is whole, and is made once.
 func TestCacheMountInit(t *testing.T) {
 	s := open(t, t.TempDir())
