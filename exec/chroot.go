@@ -27,8 +27,7 @@ const (
 // what was in the way; and only a killed A leaves a root as it is, which is then thrown away with the work directory around it.
 func (s *Sandbox) runChroot(ctx context.Context, j job, spec Spec) error {
 	p, err := place(j)
-	var host *setupError
-	if errors.As(err, &host) {
+	if _, ok := errors.AsType[*setupError](err); ok {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if err != nil {

@@ -42,7 +42,7 @@ func newChroot(t *testing.T) *fixture {
 // listing is what a root holds: names, modes, owners, times and contents.
 func listing(t *testing.T, root string) string {
 	t.Helper()
-	out, err := osexec.Command("sh", "-c", `cd "$0" && find . -type f -exec md5sum {} + 2>/dev/null | sort -k2; find . -printf '%p %M %U:%G %T@ %s %l\n' | sort`, root).CombinedOutput()
+	out, err := osexec.CommandContext(t.Context(), "sh", "-c", `cd "$0" && find . -type f -exec md5sum {} + 2>/dev/null | sort -k2; find . -printf '%p %M %U:%G %T@ %s %l\n' | sort`, root).CombinedOutput()
 	if err != nil {
 		t.Fatalf("list root: %v\n%s", err, out)
 	}
@@ -218,12 +218,12 @@ func childNamed(t *testing.T, pid int, name string) int {
 // LAWS 35, 36: what a command without namespaces is left with.
 func TestChrootConfined(t *testing.T) {
 	f := newChroot(t)
-	l, err := net.Listen("unix", fmt.Sprintf("@fbuild-test-%d", os.Getpid()))
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", fmt.Sprintf("@fbuild-test-%d", os.Getpid()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	build := osexec.Command("go", "build", "-o", f.root+"/probe", "./testdata/escape")
+	build := osexec.CommandContext(t.Context(), "go", "build", "-o", f.root+"/probe", "./testdata/escape")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build probe: %v\n%s", err, out)

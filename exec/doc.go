@@ -5,8 +5,12 @@
 //
 // Invariants: nothing of the caller's environment and no descriptor of ours reaches a command. When Run returns, no process of the command is left: C is pid 1 of
 // its pid namespace, and the kernel lets it end only when that is empty. When the caller dies, however it dies, K's socket closes, K ends, and being pid 1 of its
-// own pid namespace it takes everything with it. C creates nothing in the root: mount points exist when Run is called. no_new_privs is not set: sudo, setuid programs
+// own pid namespace it takes everything with it. C creates nothing in the root: mount points exist when Run is called. no_new_privs is not set where there are namespaces: sudo, setuid programs
 // and file capabilities work in a command as they do in docker. Device nodes of the root cannot be opened (nodev).
+//
+// Without namespaces (IsolationChroot, for root in a container that allows none) K and each C are child subreapers, so that what a command starts stays below them, and C ends
+// all of it; D, a child of C, enters the root by chroot, gives up what the command must not have (Landlock, seccomp, capabilities, no_new_privs) and becomes the command.
+// What would be mounted is put into the root before, and taken out after, by A (place.go). There are no devices of the image, since they would be the real ones.
 //
 // Constant for every command: umask 0022, resource limits (as far as the host's hard limits go), stdin /dev/null, signal dispositions and mask, a session of its own
 // without a terminal, docker's fourteen capabilities, docker's seccomp rules.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -251,9 +252,9 @@ func (e *placed) mkdir(mode uint32) error {
 // takeOut removes everything that was put into the root, the last first, and puts back what was in the way. It goes on after an error.
 func (p *placement) takeOut() error {
 	var errs []error
-	for i := len(p.put) - 1; i >= 0; i-- {
-		if err := p.put[i].takeOut(p.aside); err != nil {
-			errs = append(errs, fmt.Errorf("take %s out of the root: %w", p.put[i].target, err))
+	for _, e := range slices.Backward(p.put) {
+		if err := e.takeOut(p.aside); err != nil {
+			errs = append(errs, fmt.Errorf("take %s out of the root: %w", e.target, err))
 		}
 	}
 	errs = append(errs, p.aside.Close(), os.RemoveAll(p.dir), p.root.Close())

@@ -155,7 +155,7 @@ func (s *linkServer) answer(n *notification) (int64, bool) {
 		return 0, false
 	}
 	data := []byte(to)[:min(uint64(len(to)), args[2])]
-	wrote, err := mem.WriteAt(data, int64(args[1])) //nolint:gosec // G115: an address of the process
+	wrote, err := mem.WriteAt(data, int64(args[1]))
 	return int64(wrote), err == nil && wrote > 0
 }
 
@@ -192,7 +192,7 @@ const maxSelfLink = 40
 // readName reads a name from the memory of a process, "" if it is longer than one that matters, or cannot be read.
 func readName(mem *os.File, at uint64) string {
 	buf := make([]byte, maxSelfLink)
-	n, _ := mem.ReadAt(buf, int64(at)) //nolint:gosec // G115: an address; short where the memory ends behind the name
+	n, _ := mem.ReadAt(buf, int64(at)) // short where the memory ends behind the name
 	if i := bytes.IndexByte(buf[:n], 0); i >= 0 {
 		return string(buf[:i])
 	}
