@@ -31,8 +31,25 @@ type GitOptions struct {
 	KeepGitDir bool
 	// Submodules overrides what the address says about them; nil leaves it.
 	Submodules *bool
+	// PasswordHint and KeyHint say how the user gives a password or a key, where that
+	// is not with the flags of `fbuild build`.
+	PasswordHint, KeyHint string
 	// Log receives what git says; nil drops it.
 	Log io.Writer
+}
+
+func (o *GitOptions) passwordHint() string {
+	if o.PasswordHint != "" {
+		return o.PasswordHint
+	}
+	return "give --secret id=GIT_AUTH_TOKEN,env=NAME (or src=FILE)"
+}
+
+func (o *GitOptions) keyHint() string {
+	if o.KeyHint != "" {
+		return o.KeyHint
+	}
+	return "give --ssh default (the agent of SSH_AUTH_SOCK) or --ssh default=KEYFILE"
 }
 
 // Commit is what a ref means.
@@ -52,6 +69,8 @@ type Repo struct {
 	env     []string
 	commit  *Commit
 	all     bool // all branches and tags are here
+	// authorized says that the server has been shown a password.
+	authorized bool
 }
 
 // OpenRepo prepares a repository in dir, an empty directory that is the caller's

@@ -117,6 +117,7 @@ func (r *Repo) remote(ctx context.Context, args ...string) ([]byte, error) {
 		return nil, err
 	}
 	env := []string{"GIT_SSH_COMMAND=" + command, "GIT_SSH_VARIANT=ssh"}
+	r.authorized = header != ""
 	if header != "" { // in the environment: arguments are for everybody to see
 		env = append(env, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_VALUE_0=Authorization: "+header,
 			"GIT_CONFIG_KEY_0=http."+r.url.Scheme+"://"+r.url.Host+"/.extraHeader")

@@ -191,11 +191,14 @@ func (r *Repo) hint(err error) string {
 	case errors.Is(err, errNoSubdir):
 		return "what follows the colon is a directory in the repository, as in URL#branch:directory"
 	case has("could not read Username", "could not read Password", "Authentication failed", "The requested URL returned error: 401", "The requested URL returned error: 403"):
-		return "the repository wants a password: give --secret id=GIT_AUTH_TOKEN,env=NAME (or src=FILE)"
+		if r.authorized {
+			return "the repository refuses the password that it was given: is it right, may it read this repository, and has it not expired?"
+		}
+		return "the repository wants a password: " + r.o.passwordHint()
 	case has("Host key verification failed"):
 		return "the host's key is not known, or has changed: check it and add it with " + r.keyscan() + " >> ~/.ssh/known_hosts"
 	case has("Permission denied (publickey"):
-		return "no key is accepted: give --ssh default (the agent of SSH_AUTH_SOCK) or --ssh default=KEYFILE"
+		return "no key is accepted: " + r.o.keyHint()
 	case has("transport 'file' not allowed", "transport 'ext' not allowed", "not allowed"):
 		return "submodules are fetched over https, http, ssh and git only; leave them out with ?submodules=false"
 	case has("server certificate verification failed", "SSL certificate problem"):
@@ -205,7 +208,7 @@ func (r *Repo) hint(err error) string {
 	case has("Could not resolve host", "Failed to connect", "Connection refused", "Could not resolve hostname"):
 		return "is the address right, and the network there? Proxies are taken from HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
 	case has("not found", "does not appear to be a git repository", "returned error: 404"):
-		return "is the address right? A private repository looks missing to whoever gives no password: --secret id=GIT_AUTH_TOKEN,env=NAME"
+		return "is the address right? A private repository looks missing to whoever gives no password: " + r.o.passwordHint()
 	}
 	return ""
 }

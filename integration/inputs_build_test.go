@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	osexec "os/exec"
@@ -22,19 +23,20 @@ import (
 // input is a real program with a real Dockerfile, testdata/inputs/NAME.
 type input struct {
 	name string
-	args func() ([]string, error) // named contexts and build arguments
-	show []string                 // a command that shows that the image works
-	want string                   // what it prints
+	args func(t *testing.T) ([]string, error) // named contexts and build arguments
+	show []string                             // a command that shows that the image works
+	want string                               // what it prints
 	// varies matches the paths whose contents depend on the clock or on what ran at once.
 	varies *regexp.Regexp
+	// daemon runs what root has built; nil where tests are not root's.
+	daemon *dockerd
 }
 
 var inputs = []input{
 	{
-		name: "debian", args: debianArgs, show: []string{"cat", "/srv/report"},
-		want: `{"git": true, "libc": true, "sha": "b55bd371", "ssl": true, "sum": 499500, "uid": 0}`,
-		varies: regexp.MustCompile(`^(var/log/.*|var/lib/apt/lists/.*|var/cache/(apt|ldconfig)/.*|var/cache/debconf/.*|` +
-			`srv/repo/\.git/.*|.*\.pyc|etc/ld\.so\.cache|root/.*)$`),
+		name: "debian", args: sshArgs, show: []string{"cat", "/srv/report"},
+		want:   `{"git": true, "libc": true, "sha": "b55bd371", "ssl": true, "sum": 499500, "uid": 0}` + "\n" + dependencyWord,
+		varies: regexp.MustCompile(`^(var/cache/(ldconfig|debconf)/.*|srv/(repo|dependency)/\.git/.*|.*\.pyc|etc/ld\.so\.cache)$`),
 	},
 	{name: "go", args: goArgs, show: []string{"/bin/pack", "check"}, want: "checked 4000 bytes as uid 65532"},
 	{
@@ -43,7 +45,7 @@ var inputs = []input{
 	},
 }
 
-func debianArgs() ([]string, error) {
+func debianArgs(*testing.T) ([]string, error) {
 	base, err := debianBase()
 	if err != nil {
 		return nil, err
@@ -52,7 +54,48 @@ func debianArgs() ([]string, error) {
 	return append(proxyArgs(), "--build-context=debian=oci-layout://"+base, "--build-context=host="+host), err
 }
 
-func goArgs() ([]string, error) {
+// dependencyWord is in the repository that the Debian program clones.
+const dependencyWord = "behind a key"
+
+// sshArgs adds a repository that a sshd of this test serves to who has the key.
+func sshArgs(t *testing.T) ([]string, error) {
+	args, err := debianArgs(t)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(suite.dir, "ssh-") //nolint:usetesting // every user has to reach it
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := startSSHD(filepath.Join(dir, "sshd"), os.Getuid(), os.Getgid())
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(s.stop)
+	repo := filepath.Join(dir, "dependency")
+	makeRepo(t, repo, map[string]string{"word": dependencyWord + "\n"})
+	args = append(args, "--ssh=default="+s.key, "--build-arg=SSH_PORT="+s.port, "--build-arg=DEPENDENCY="+s.addr+repo)
+	return args, os.Chmod(s.key, 0o644) // for who runs the build; fbuild asks no ssh to read it
+}
+
+// makeRepo makes a repository with one commit on main.
+func makeRepo(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		p := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range [][]string{{"init", "-q", "-b", "main"}, {"add", "."}, {"commit", "-q", "-m", "one"}} {
+		output(t, program("git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"}, args...)...))
+	}
+}
+
+func goArgs(*testing.T) ([]string, error) {
 	base, err := golangBase()
 	if err != nil {
 		return nil, err
@@ -69,8 +112,11 @@ func goArgs() ([]string, error) {
 	return args, err
 }
 
-func nodeArgs() ([]string, error) {
-	args, err := debianArgs()
+// npmToken is the secret of the Node program.
+const npmToken = "npm-t0ken-0005"
+
+func nodeArgs(t *testing.T) ([]string, error) {
+	args, err := debianArgs(t)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +128,13 @@ func nodeArgs() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("npm config get registry: %w", err)
 	}
-	args = append(args, "--build-arg=NPM_CONFIG_REGISTRY="+strings.TrimSpace(string(registry)))
+	// As where the registry wants a token: both are in a file that no layer may hold.
+	npmrc := filepath.Join(suite.dir, "npmrc")
+	text := "registry=" + strings.TrimSpace(string(registry)) + "\n//registry.example/:_authToken=" + npmToken + "\n"
+	if err := os.WriteFile(npmrc, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	args = append(args, "--secret=id=npmrc,src="+npmrc)
 	if node == "" {
 		return append(args, "--build-arg=NODE=debian"), nil
 	}
@@ -112,7 +164,7 @@ func toolchain() (string, error) {
 
 // requires are the programs that an input needs, beside those of the readers.
 var requires = map[string][]string{
-	"debian": {"debootstrap", "unshare", "tar"},
+	"debian": {"debootstrap", "unshare", "tar", "git", "ssh-keygen", "sshd"},
 	"go":     {"go", "busybox"},
 	"node":   {"debootstrap", "unshare", "tar", "node", "npm"},
 }
@@ -123,9 +175,12 @@ func TestInputs(t *testing.T) {
 			for _, p := range append(requires[in.name], "skopeo", "umoci", "runc", "buildah", "podman") {
 				need(t, haveProgram(p) || sbin(p) != "", p)
 			}
-			args, err := in.args()
+			args, err := in.args(t)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if os.Getuid() == 0 {
+				in.daemon = startDockerd(t)
 			}
 			var ls listings
 			t.Run("as", func(t *testing.T) {
@@ -143,17 +198,21 @@ func (in input) build(t *testing.T, h *home, args []string) listing {
 	if err := os.CopyFS(h.ctx, os.DirFS(filepath.Join("testdata", "inputs", in.name))); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.give(h.ctx); err != nil {
+	text, err := os.ReadFile(filepath.Join(h.ctx, "Dockerfile"))
+	if err != nil {
 		t.Fatal(err)
 	}
+	h.write(map[string]string{"Dockerfile": strings.ReplaceAll(string(text), "registry.example", suite.reg.host())})
 	reg := newRegistry(registryOptions{})
 	t.Cleanup(reg.close)
-	layout := filepath.Join(h.dir, "image")
+	layout, name := filepath.Join(h.dir, "image"), reg.host()+"/"+in.name+":1"
 	cmd := append([]string{
-		"build", "--progress=plain", "-t", reg.host() + "/" + in.name + ":1",
-		"-o", "type=oci,tar=false,dest=" + layout, "-o", "type=image", "--push",
+		"build", "--progress=plain", "-t", name, "-o", "type=oci,tar=false,dest=" + layout, "-o", "type=image", "--push",
 	}, args...)
 	first := h.build(append(cmd, ".")...)
+	if strings.Contains(first.stdout+first.stderr, npmToken) {
+		t.Error("the secret of the build is in its output")
+	}
 	img, err := reg.pull(in.name + ":1")
 	if err != nil {
 		t.Fatalf("pull: %v", err)
@@ -162,12 +221,18 @@ func (in input) build(t *testing.T, h *home, args []string) listing {
 		t.Errorf("validate image in registry: %v", err)
 	}
 	h.readByOthers(t, in, layout, img)
+	if h.uid == 0 {
+		cmd = append(cmd, "-o", "type=docker,dest="+layout+".tar")
+	}
 	again := h.build(append(cmd, ".")...)
 	if ran := ranSteps(again.stderr); len(ran) > 0 {
 		t.Errorf("no-change rebuild ran %q", ran)
 	}
 	if a, b := writeRE.FindStringSubmatch(first.stderr), writeRE.FindStringSubmatch(again.stderr); a == nil || b == nil || a[1] != b[1] {
 		t.Errorf("no-change rebuild: got image %q, want %q", b, a)
+	}
+	if h.uid == 0 {
+		in.runByDaemons(t, layout+".tar", name)
 	}
 	if img, err = layoutImage(layout, ""); err != nil {
 		t.Fatal(err)

@@ -225,3 +225,28 @@ func (h *home) runBuildah(in input, layout string) (_ string, err error) {
 	run := append(slices.Clip(args), "run", "--isolation", "chroot", strings.TrimSpace(name), "--")
 	return h.tool("buildah", append(run, in.show...)...)
 }
+
+// runByDaemons loads an archive into docker and into containerd, and runs the image.
+func (in input) runByDaemons(t *testing.T, archive, name string) {
+	t.Helper()
+	d := in.daemon
+	d.docker("load", "-q", "-i", archive)
+	got := d.docker(append([]string{"run", "--rm", "--network", "none", "--entrypoint", in.show[0], name}, in.show[1:]...)...)
+	if !strings.Contains(got, in.want) {
+		t.Errorf("docker run: got %q, want %q", got, in.want)
+	}
+	d.docker("rmi", name)
+	snapshotter := "overlayfs"
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Type == unix.OVERLAYFS_SUPER_MAGIC { // it does not stack
+		snapshotter = "native"
+	}
+	d.containerd("image", "import", "--snapshotter", snapshotter, archive)
+	defer d.containerd("image", "rm", name)
+	if got := d.containerd(append([]string{"run", "--rm", "--snapshotter", snapshotter, name, "fbuild-" + in.name}, in.show...)...); !strings.Contains(got, in.want) {
+		t.Errorf("ctr run: got %q, want %q", got, in.want)
+	}
+}

@@ -87,7 +87,8 @@ func webHandler(dir string) (http.Handler, error) {
 	}
 	files := http.FileServer(http.Dir(dir))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, pw, _ := r.BasicAuth(); strings.HasPrefix(r.URL.Path, "/private/") && pw != webPassword {
+		// As at GitHub, a token may be the name.
+		if name, pw, _ := r.BasicAuth(); strings.HasPrefix(r.URL.Path, "/private/") && pw != webPassword && name != webPassword {
 			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
 			w.WriteHeader(http.StatusUnauthorized)
 			return

@@ -36,6 +36,8 @@ func (r *executorRun) context(ctx context.Context) (*build.FetchedContext, error
 	if token := os.Getenv("GIT_TOKEN"); token != "" {
 		git.Username, git.Password = token, ""
 	}
+	git.PasswordHint = "set GIT_TOKEN, or GIT_USERNAME and GIT_PASSWORD, in the environment (in a pod, from a secret)"
+	git.KeyHint = "the executor has no keys: give the https:// address and GIT_TOKEN, or use fbuild build with --ssh"
 	method := "https"
 	if os.Getenv("GIT_PULL_METHOD") == "http" {
 		method = "http"
