@@ -189,26 +189,27 @@ func TestPassword(t *testing.T) {
 	for _, tt := range []struct {
 		name, address string
 		o             GitOptions
-		ok            bool
+		hint          string // "" where it succeeds
 	}{
-		{"none", address, GitOptions{}, false},
-		{"wrong", address, GitOptions{Username: "name", Password: "wrong"}, false},
-		{"right", address, GitOptions{Username: "name", Password: "hunter2"}, true},
-		{"header", address, GitOptions{Authorization: header(BasicAuth("x", "hunter2"))}, true},
-		{"in the address", withUser, GitOptions{}, true},
-		{"in the address, repository missing", strings.Replace(withUser, "/.git", "x/.git", 1), GitOptions{}, false},
+		{"none", address, GitOptions{}, "GIT_AUTH_TOKEN"},
+		{"none, of the executor", address, GitOptions{PasswordHint: "set GIT_TOKEN"}, "set GIT_TOKEN"},
+		{"wrong", address, GitOptions{Username: "name", Password: "wrong"}, "refuses the password"},
+		{"right", address, GitOptions{Username: "name", Password: "hunter2"}, ""},
+		{"header", address, GitOptions{Authorization: header(BasicAuth("x", "hunter2"))}, ""},
+		{"in the address", withUser, GitOptions{}, ""},
+		{"in the address, repository missing", strings.Replace(withUser, "/.git", "x/.git", 1), GitOptions{}, "GIT_AUTH_TOKEN"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := checkout(t, tt.address, tt.o)
-			if tt.ok != (err == nil) {
-				t.Fatalf("got %v, want success: %t", err, tt.ok)
+			if (tt.hint == "") != (err == nil) {
+				t.Fatalf("got %v, want hint %q", err, tt.hint)
 			}
 			if err == nil {
 				return
 			}
 			e, ok := errors.AsType[*Error](err)
-			if !ok || !strings.Contains(e.Hint, "GIT_AUTH_TOKEN") || strings.Contains(err.Error()+e.Hint, "hunter2") || strings.Contains(err.Error(), "wrong") {
-				t.Errorf("got %v with hint %q, want the name of the secret and no password", err, e.Hint)
+			if !ok || !strings.Contains(e.Hint, tt.hint) || strings.Contains(err.Error()+e.Hint, "hunter2") || strings.Contains(err.Error(), "wrong") {
+				t.Errorf("got %v with hint %q, want %q and no password", err, e.Hint, tt.hint)
 			}
 		})
 	}
