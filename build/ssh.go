@@ -103,9 +103,9 @@ type agentServer struct {
 	listen net.Listener
 	dial   agentDialer
 
-	mu    sync.Mutex
-	conns map[net.Conn]bool // nil when it is over
-	wait  sync.WaitGroup
+	mu   sync.Mutex
+	ends map[io.Closer]bool // of conversations: with the client and with the agent; nil when it is over
+	wait sync.WaitGroup
 }
 
 // serveAgent listens on a socket in a new directory below temp.
@@ -127,7 +127,7 @@ func serveAgent(ctx context.Context, temp string, dial agentDialer) (*agentServe
 	if u, ok := l.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false) // its name goes with the directory
 	}
-	s := &agentServer{path: filepath.Join(dir, "agent"), listen: l, dial: dial, conns: map[net.Conn]bool{}}
+	s := &agentServer{path: filepath.Join(dir, "agent"), listen: l, dial: dial, ends: map[io.Closer]bool{}}
 	s.wait.Go(func() { s.accept(ctx) })
 	return s, nil
 }
@@ -138,40 +138,54 @@ func (s *agentServer) accept(ctx context.Context) {
 		if err != nil {
 			return // closed
 		}
-		s.mu.Lock()
-		if s.conns == nil {
-			s.mu.Unlock()
-			_ = c.Close() // nobody talks any more
-			return
+		if !s.hold(c) {
+			return // nobody talks any more
 		}
-		s.conns[c] = true
-		s.mu.Unlock()
 		s.wait.Go(func() { s.talk(ctx, c) })
 	}
+}
+
+// hold keeps one end of a conversation until drop or close; false says that it is over
+// already.
+func (s *agentServer) hold(c io.Closer) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ends == nil {
+		_ = c.Close() // nobody listens
+		return false
+	}
+	s.ends[c] = true
+	return true
+}
+
+func (s *agentServer) drop(c io.Closer) {
+	_ = c.Close() // nobody listens
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.ends, c)
 }
 
 // talk answers one client. What goes wrong between it and the agent ends the
 // conversation, as it would without us.
 func (s *agentServer) talk(ctx context.Context, c net.Conn) {
+	defer s.drop(c)
 	a, end, err := s.dial(ctx)
-	if err == nil {
-		_ = agent.ServeAgent(readOnlyAgent{a}, c)
-		_ = end.Close()
+	if err != nil || !s.hold(end) {
+		return
 	}
-	_ = c.Close()
-	s.mu.Lock()
-	delete(s.conns, c)
-	s.mu.Unlock()
+	defer s.drop(end)
+	_ = agent.ServeAgent(readOnlyAgent{a}, c)
 }
 
-// close ends every conversation and the socket.
+// close ends every conversation and the socket. An agent that waits for a person to
+// allow something is not waited for.
 func (s *agentServer) close() {
 	_ = s.listen.Close()
 	s.mu.Lock()
-	for c := range s.conns {
-		_ = c.Close()
+	for c := range s.ends {
+		_ = c.Close() // nobody listens
 	}
-	s.conns = nil
+	s.ends = nil
 	s.mu.Unlock()
 	s.wait.Wait()
 	_ = os.RemoveAll(filepath.Dir(s.path)) // goes with the build's directory else
