@@ -144,7 +144,10 @@ func newEnv(ctx context.Context, o options) (_ *env, err error) {
 			err = errors.Join(err, e.close())
 		}
 	}()
-	for _, p := range []*string{&e.fbuild, &e.out, &e.repo, &e.workDir} {
+	for _, p := range []*string{&e.fbuild, &e.out, &e.repo, &e.workDir, &e.against} {
+		if *p == "" {
+			continue
+		}
 		if *p, err = filepath.Abs(*p); err != nil {
 			return nil, err
 		}
@@ -201,7 +204,10 @@ func (e *env) ownPrograms() error {
 		from string
 		to   *string
 		name string
-	}{{self, &e.self, "bench"}, {e.fbuild, &e.fbuild, "fbuild"}} {
+	}{{self, &e.self, "bench"}, {e.fbuild, &e.fbuild, "fbuild"}, {e.against, &e.against, oldSide}} {
+		if p.from == "" {
+			continue
+		}
 		data, err := os.ReadFile(p.from)
 		if err != nil {
 			return fmt.Errorf("read program: %w", err)

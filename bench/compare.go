@@ -26,19 +26,30 @@ type verdict struct {
 	oldRuns, nRuns int
 }
 
-// compareCommand says what became slower from one directory of results to another.
+// measures are what can be compared.
+var measures = map[string]func(record) float64{
+	"wall":   func(r record) float64 { return r.Wall },
+	"cpu":    func(r record) float64 { return r.CPU },
+	"memory": func(r record) float64 { return float64(r.RSS) / (1 << 20) },
+	"disk":   func(r record) float64 { return float64(r.Written) / (1 << 20) },
+}
+
+// compareCommand says what became slower from one directory of results to another,
+// or from an older fbuild to the new one in a directory that has both.
 func compareCommand(_ context.Context, args []string) error {
 	fs := flag.NewFlagSet("bench compare", flag.ContinueOnError)
 	all := fs.Bool("all", false, "the other builders as well: whether the machine itself changed")
 	tolerance := fs.Float64("tolerance", 0.02, "what counts as the same: the interval must lie beyond it")
+	by := fs.String("by", "wall", "what to compare: wall and cpu (seconds), memory and disk (MiB)")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	if fs.NArg() != 2 {
-		return errors.New("usage: bench compare [-all] [-tolerance 0.02] OLD NEW (directories of results)")
+	of := measures[*by]
+	if n := fs.NArg(); n < 1 || n > 2 || of == nil {
+		return errors.New("usage: bench compare [-all] [-by wall|cpu|memory|disk] [-tolerance 0.02] OLD NEW, or DIR of a run with -against")
 	}
-	var sets [2][]record
-	for i, dir := range fs.Args() {
+	var sets [][]record
+	for _, dir := range fs.Args() {
 		runs, err := readRuns(dir)
 		if err != nil {
 			return err
@@ -46,51 +57,79 @@ func compareCommand(_ context.Context, args []string) error {
 		if len(runs) == 0 {
 			return fmt.Errorf("%s: nothing was measured there", dir)
 		}
-		sets[i] = runs
+		sets = append(sets, runs)
 	}
-	vs := compareRuns(sets[0], sets[1], *tolerance, *all)
-	return printVerdicts(os.Stdout, vs)
+	if len(sets) == 1 {
+		return printVerdicts(os.Stdout, comparePairs(sets[0], of, *tolerance))
+	}
+	return printVerdicts(os.Stdout, compareRuns(sets[0], sets[1], of, *tolerance, *all))
+}
+
+// comparePairs judges fbuild against the older one that was measured in turns with
+// it: the ratios of the rounds have nothing of what the machine did meanwhile.
+func comparePairs(runs []record, of func(record) float64, tolerance float64) []verdict {
+	var out []verdict
+	seen := map[string]bool{}
+	for _, r := range runs {
+		if r.Side != oldSide || r.Skip != "" || strings.HasSuffix(r.Cell, roundEnd) || seen[r.Cell] {
+			continue
+		}
+		seen[r.Cell] = true
+		old, now := valuesOf(runs, r.Cell, oldSide, of), valuesOf(runs, r.Cell, fbuildSide, of)
+		pairs := ratios(now, old)
+		if len(pairs) == 0 {
+			continue
+		}
+		v := verdict{cell: r.Cell, side: fbuildSide, old: median(values(old)), new: median(values(now)), ratio: median(pairs), oldRuns: len(pairs), nRuns: len(pairs)}
+		v.low, v.high = bootstrap([]float64{1}, pairs)
+		v.judge(tolerance)
+		out = append(out, v)
+	}
+	return out
 }
 
 // compareRuns judges every cell that both have, in the order of the old.
-func compareRuns(old, now []record, tolerance float64, all bool) []verdict {
+func compareRuns(old, now []record, of func(record) float64, tolerance float64, all bool) []verdict {
 	var out []verdict
 	seen := map[string]bool{}
 	for _, r := range old {
 		key := r.Cell + "\x00" + r.Side
-		ours := strings.HasPrefix(r.Side, fbuildSide)
-		if r.Skip != "" || strings.HasSuffix(r.Cell, roundEnd) || seen[key] || !ours && !all {
+		if r.Skip != "" || strings.HasSuffix(r.Cell, roundEnd) || seen[key] || !ours(r.Side) && !all {
 			continue
 		}
 		seen[key] = true
-		a, b := wallsOf(old, r.Cell, r.Side), wallsOf(now, r.Cell, r.Side)
+		a, b := values(valuesOf(old, r.Cell, r.Side, of)), values(valuesOf(now, r.Cell, r.Side, of))
 		if len(b) == 0 {
 			continue
 		}
-		out = append(out, judge(r.Cell, r.Side, a, b, tolerance))
+		slices.Sort(a)
+		slices.Sort(b)
+		// They were not taken in turns, so that the machine is in the ratio as well:
+		// -all shows what it did to others.
+		v := verdict{cell: r.Cell, side: r.Side, old: median(a), new: median(b), oldRuns: len(a), nRuns: len(b)}
+		v.ratio = v.new / v.old
+		v.low, v.high = bootstrap(a, b)
+		v.judge(tolerance)
+		out = append(out, v)
 	}
 	return out
 }
 
-// wallsOf are the times of a cell that were not ended at a limit.
-func wallsOf(runs []record, cell, side string) []float64 {
-	var out []float64
+// valuesOf are those of a cell, by round.
+func valuesOf(runs []record, cell, side string, of func(record) float64) map[int]float64 {
+	out := map[int]float64{}
 	for _, r := range runs {
 		if r.Cell == cell && r.Side == side && r.Skip == "" {
-			out = append(out, r.Wall)
+			out[r.Round] = of(r)
 		}
 	}
 	return out
 }
 
-// judge compares two sets of times. They were not taken in turns, so that the
-// machine is in the ratio as well: -all shows what it did to others.
-func judge(cell, side string, old, now []float64, tolerance float64) verdict {
-	v := verdict{cell: cell, side: side, old: median(old), new: median(now), oldRuns: len(old), nRuns: len(now)}
-	v.ratio = v.new / v.old
-	v.low, v.high = bootstrap(old, now)
+// judge says what became of it.
+func (v *verdict) judge(tolerance float64) {
 	switch {
-	case len(old) < fewest || len(now) < fewest:
+	case v.oldRuns < fewest || v.nRuns < fewest:
 		v.what = "too few runs"
 	case v.low > 1+tolerance:
 		v.what = "slower"
@@ -99,7 +138,6 @@ func judge(cell, side string, old, now []float64, tolerance float64) verdict {
 	default:
 		v.what = "same"
 	}
-	return v
 }
 
 // bootstrap is the interval of 95 % of the ratio of medians: of 4,000 draws with
@@ -128,10 +166,10 @@ func bootstrap(old, now []float64) (low, high float64) {
 // printVerdicts writes the table; something slower is an error.
 func printVerdicts(w io.Writer, vs []verdict) error {
 	slower := 0
-	fmt.Fprintf(w, "%-32s %-16s %10s %10s  %-24s %s\n", "cell", "side", "old s", "new s", "new / old [95 %]", "")
+	fmt.Fprintf(w, "%-32s %-16s %10s %10s  %-24s %s\n", "cell", "side", "old", "new", "new / old [95 %]", "")
 	for _, v := range vs {
 		mark := v.what
-		if v.what == "slower" && strings.HasPrefix(v.side, fbuildSide) {
+		if v.what == "slower" && ours(v.side) {
 			slower++
 			mark = "SLOWER"
 		}

@@ -37,7 +37,7 @@ func TestCompareRuns(t *testing.T) {
 			for seed := range uint64(20) {
 				old := noisyRuns(seed, "steps/cold", "fbuild", tt.rounds, 1)
 				now := noisyRuns(seed+1000, "steps/cold", "fbuild", tt.rounds, tt.factor)
-				vs := compareRuns(old, now, 0.02, false)
+				vs := compareRuns(old, now, measures["wall"], 0.02, false)
 				if len(vs) != 1 || vs[0].what != tt.want {
 					t.Errorf("seed %d: got %+v, want one that is %s", seed, vs, tt.want)
 				}
@@ -51,10 +51,10 @@ func TestCompareLeavesOut(t *testing.T) {
 	old = append(old, record{Cell: "b", Side: "fbuild", Round: -1, Skip: "not there"}, record{Cell: "a/end", Side: "fbuild"})
 	old = append(old, noisyRuns(3, "only old", "fbuild", 3, 1)...)
 	now := append(noisyRuns(4, "a", "fbuild", 3, 1), noisyRuns(5, "a", "docker", 3, 9)...)
-	if vs := compareRuns(old, now, 0.02, false); len(vs) != 1 || vs[0].cell != "a" || vs[0].side != "fbuild" {
+	if vs := compareRuns(old, now, measures["wall"], 0.02, false); len(vs) != 1 || vs[0].cell != "a" || vs[0].side != "fbuild" {
 		t.Errorf("fbuild alone: got %+v, want cell a of fbuild", vs)
 	}
-	if vs := compareRuns(old, now, 0.02, true); len(vs) != 2 {
+	if vs := compareRuns(old, now, measures["wall"], 0.02, true); len(vs) != 2 {
 		t.Errorf("all: got %+v, want two", vs)
 	}
 }
@@ -119,6 +119,28 @@ func TestFit(t *testing.T) {
 			}
 			if p := power(xs, ys); p < tt.pow-1e-9 || p > tt.pow+1e-9 {
 				t.Errorf("power: got %v, want %v", p, tt.pow)
+			}
+		})
+	}
+}
+
+// In turns a machine that becomes slower while it is measured does not hide a
+// tenth, and is not taken for one.
+func TestComparePairs(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		factor float64
+		want   string
+	}{{"a tenth slower", 1.1, "slower"}, {"the same", 1, "same"}} {
+		t.Run(tt.name, func(t *testing.T) {
+			old, now := noisyRuns(1, "c", oldSide, 15, 1), noisyRuns(2, "c", fbuildSide, 15, tt.factor)
+			for i := range old {
+				old[i].Wall *= 1 + 0.2*float64(i)
+				now[i].Wall *= 1 + 0.2*float64(i)
+			}
+			vs := comparePairs(append(old, now...), measures["wall"], 0.02)
+			if len(vs) != 1 || vs[0].what != tt.want {
+				t.Errorf("got %+v, want one that is %s", vs, tt.want)
 			}
 		})
 	}

@@ -74,6 +74,11 @@ func lookAround(ctx context.Context, o options, dir string) (host, error) {
 		return h, err
 	}
 	h.Versions["fbuild"], h.Versions["go"] = fbuild, runtime.Version()
+	if o.against != "" {
+		if h.Versions[oldSide], err = subjectVersion(ctx, o.against); err != nil {
+			return h, err
+		}
+	}
 	for name, cmd := range map[string][]string{
 		"dockerd": {"dockerd", "--version"}, "docker": {dockerCLI(), "--version"}, "buildah": {"buildah", "--version"},
 		"runc": {"runc", "--version"}, "crun": {"crun", "--version"}, "node": {"node", "--version"}, "npm": {"npm", "--version"},

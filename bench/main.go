@@ -35,6 +35,7 @@ import (
 type options struct {
 	fbuild, out, repo string
 	workDir           string
+	against           string // an older fbuild, beside
 	only              []string
 	pairs             int
 	wait, budget      time.Duration
@@ -48,7 +49,7 @@ const usageText = `usage: bench COMMAND [flags]
   prepare  make the bases of a profile, and measure nothing
   list     what a profile measures, in its order
   report   the report of a directory of results (-into FILE: between the marks of a document)
-  compare  OLD NEW: what became slower; exits with 1 if something did
+  compare  OLD NEW, or DIR of a run with -against: what became slower; exits with 1 if something did
   inner    the benchmarks beside the packages, as benchstat reads them
   figures  the cells of docs/figures.md
 
@@ -116,6 +117,7 @@ func profileFlags(name string, args []string) (o options, items []item, err erro
 	only := measuring(fs, &o, "")
 	prof := fs.String("profile", "quick", "quick (three workloads, two peers, under five minutes) or full (at most ninety)")
 	sides := fs.String("sides", "", "these sides only, by commas: "+strings.Join(append(peerNames(), nativeSide), ", "))
+	fs.StringVar(&o.against, "against", "", "an older fbuild, measured in turns with the new one; `bench compare DIR` judges")
 	fs.DurationVar(&o.budget, "budget", 0, "begin nothing that would end later than that; the report says what is missing (0: none for quick, 90 minutes for full)")
 	if err := fs.Parse(args); err != nil {
 		return o, nil, err
@@ -142,6 +144,11 @@ func profileFlags(name string, args []string) (o options, items []item, err erro
 	}
 	if *sides != "" {
 		items = withSides(items, strings.Split(*sides, ","))
+	}
+	for i := range items {
+		if o.against != "" {
+			items[i].group.sides = append(slices.Clone(items[i].group.sides), oldSide)
+		}
 	}
 	return o, items, nil
 }

@@ -58,6 +58,7 @@ var peers = []struct {
 	{"fbuild-root", func(_ context.Context, e *env, l string) *builder {
 		return e.fbuildPeer(l, "fbuild-root", "auto", true)
 	}},
+	{oldSide, func(_ context.Context, e *env, l string) *builder { return e.fbuildPeer(l, oldSide, "auto", false) }},
 	{kitSide, func(ctx context.Context, e *env, l string) *builder { return e.buildkitPeer(ctx, l) }},
 	{"buildah-rootless", func(_ context.Context, e *env, l string) *builder {
 		return e.buildahPeer(l, "buildah-rootless", "overlay", "")

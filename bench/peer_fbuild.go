@@ -8,11 +8,21 @@ import (
 	"strings"
 )
 
+// oldSide is another fbuild, which -against names.
+const oldSide = "fbuild-old"
+
 // fbuildPeer is fbuild as the ordinary user, or as root.
 func (e *env) fbuildPeer(label, name, recorder string, root bool) *builder {
+	program, version := e.fbuild, e.host.Versions["fbuild"]
+	if name == oldSide {
+		program, version = e.against, e.host.Versions[oldSide]
+	}
+	if program == "" {
+		return missing("-against names no older fbuild")
+	}
 	dir := filepath.Join(e.work, label+"-"+name)
 	b := &builder{
-		version: e.host.Versions["fbuild"], settings: "fbuild build --recorder=" + recorder + " -t REF, as an ordinary user",
+		version: version, settings: "fbuild build --recorder=" + recorder + " -t REF, as an ordinary user",
 		close: func() error { return os.RemoveAll(dir) },
 		note:  "this fbuild has no shared cache yet",
 	}
@@ -30,7 +40,7 @@ func (e *env) fbuildPeer(label, name, recorder string, root bool) *builder {
 	store := filepath.Join(dir, "store")
 	b.reset = func(context.Context) error { return os.RemoveAll(store) }
 	argv := func(j job, more ...string) []string {
-		out := []string{e.fbuild, "--root", store, "build", "--progress=plain", "--recorder=" + recorder, "-t", j.ref, "-f", j.dockerfile}
+		out := []string{program, "--root", store, "build", "--progress=plain", "--recorder=" + recorder, "-t", j.ref, "-f", j.dockerfile}
 		out = append(append(out, buildArgs(j)...), more...)
 		return append(out, j.context)
 	}
@@ -45,7 +55,7 @@ func (e *env) fbuildPeer(label, name, recorder string, root bool) *builder {
 		// kaniko's face: the cache lies in a repository.
 		share := func(j job) []string {
 			out := []string{
-				e.fbuild, "--root", store, "executor", "--dockerfile", j.dockerfile, "--context", "dir://" + j.context, "--no-push",
+				program, "--root", store, "executor", "--dockerfile", j.dockerfile, "--context", "dir://" + j.context, "--no-push",
 				"--cache=true", "--cache-repo", j.cache, "--insecure", "--insecure-pull",
 			}
 			return append(out, buildArgs(j)...)
