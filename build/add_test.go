@@ -332,6 +332,10 @@ func TestAddGit(t *testing.T) {
 			}
 		})
 	}
+	w.must("FROM scratch\nADD " + address + "?mtime=checkout /d/\n") // the files are as new as that
+	if w.cached() != 0 {
+		t.Error("mtime=checkout: got the files with the times of the commit")
+	}
 	kept, _ := w.image(w.must("FROM scratch\nADD --keep-git-dir=true " + address + " /d/\n"))
 	if kept.Lookup("d/.git/HEAD") == nil || kept.Lookup("d/f") == nil {
 		t.Error("--keep-git-dir: no .git/HEAD")

@@ -191,7 +191,7 @@ func (b *builder) remoteGit(ctx context.Context, address, checksum string, keepG
 		if err != nil {
 			return nil, err
 		}
-		k := newKey("git").str(u.Remote).str(c.ID).str(u.Subdir).str(fmt.Sprint(repo.Submodules(), repo.KeepsGitDir()))
+		k := newKey("git").str(u.Remote).str(c.ID).str(u.Subdir).str(fmt.Sprint(repo.Submodules(), repo.KeepsGitDir(), u.CheckoutTime))
 		if repo.KeepsGitDir() {
 			k.str(c.Ref).str(c.Tag)
 		}
