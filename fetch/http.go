@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"regexp"
 	"time"
 )
 
@@ -87,10 +88,16 @@ func HTTPName(address string) string {
 	return "__unnamed__"
 }
 
+// badUser is what may be a name and a password in an address that is none.
+var badUser = regexp.MustCompile(`^([a-zA-Z][a-zA-Z0-9+.-]*://).*@`)
+
 // Redact returns an address without its password, for people and logs.
 func Redact(address string) string {
 	u, err := url.Parse(address)
-	if err != nil || u.User == nil {
+	if err != nil { // a password with a percent sign, say
+		return badUser.ReplaceAllString(address, "${1}xxxxx@")
+	}
+	if u.User == nil {
 		return address
 	}
 	if u.Scheme == "ssh" {
@@ -121,7 +128,7 @@ func get(ctx context.Context, u *url.URL, w io.Writer, o HTTPOptions) (_ *File, 
 	if err != nil {
 		return nil, err
 	}
-	resp, err := o.client().Do(o.request(ctx, u))
+	resp, err := o.client(u).Do(o.request(ctx, u))
 	if err != nil {
 		return nil, firstCause(ctx, err)
 	}
@@ -151,13 +158,13 @@ func get(ctx context.Context, u *url.URL, w io.Writer, o HTTPOptions) (_ *File, 
 	return f, check.check()
 }
 
-func (o *HTTPOptions) client() *http.Client {
+func (o *HTTPOptions) client(u *url.URL) *http.Client {
 	rt := o.Transport
 	if rt == nil {
 		rt = http.DefaultTransport
 	}
 	if o.Authorization != nil {
-		rt = &authorizer{rt, o.Authorization}
+		rt = &authorizer{rt, o.Authorization, u.Scheme}
 	}
 	return &http.Client{
 		Transport: rt,
@@ -184,14 +191,16 @@ func (o *HTTPOptions) request(ctx context.Context, u *url.URL) *http.Request {
 	return r.WithContext(ctx)
 }
 
-// authorizer gives each host what is meant for it.
+// authorizer gives each host what is meant for it, but not in clear text where a
+// redirect leads there from https.
 type authorizer struct {
-	next http.RoundTripper
-	of   func(host string) (string, error)
+	next   http.RoundTripper
+	of     func(host string) (string, error)
+	scheme string // of the address that was asked for
 }
 
 func (a *authorizer) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Header.Get("Authorization") == "" {
+	if r.Header.Get("Authorization") == "" && (r.URL.Scheme == "https" || a.scheme == "http") {
 		v, err := a.of(r.URL.Host)
 		if err != nil {
 			return nil, err
@@ -258,13 +267,20 @@ func firstCause(ctx context.Context, err error) error {
 	return err
 }
 
+// errBadAddress stands for what package url says of an address, which quotes it.
+var errBadAddress = errors.New("not an address (special characters of a name or password are written as %25 for %, %40 for @)")
+
 // withoutURL drops the address from an error of net/http: it stands before the
 // error already, and here it could hold a password.
 func withoutURL(err error) error {
-	if u, ok := errors.AsType[*url.Error](err); ok {
-		return u.Err
+	u, ok := errors.AsType[*url.Error](err)
+	switch {
+	case !ok:
+		return err
+	case u.Op == "parse":
+		return errBadAddress
 	}
-	return err
+	return u.Err
 }
 
 func httpError(ctx context.Context, u *url.URL, err error) error {

@@ -225,6 +225,50 @@ func TestGetKeepsCredentialsAtTheirHost(t *testing.T) {
 	}
 }
 
+// A redirect from https to http does not lay a credential open, whomever it is for.
+func TestGetKeepsCredentialsEncrypted(t *testing.T) {
+	var got []string
+	note := func(r *http.Request) { got = append(got, r.Header.Get("Authorization")) }
+	plain := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { note(r) }))
+	defer plain.Close()
+	first := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		note(r)
+		http.Redirect(w, r, plain.URL, http.StatusFound)
+	}))
+	defer first.Close()
+	o := HTTPOptions{Transport: first.Client().Transport, Authorization: func(string) (string, error) { return "Bearer mine", nil }}
+	if _, err := Get(t.Context(), first.URL, io.Discard, o); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"Bearer mine", ""}, got); diff != "" {
+		t.Errorf("headers (-want +got):\n%s", diff)
+	}
+}
+
+func TestRedact(t *testing.T) {
+	for address, want := range map[string]string{
+		"https://h/x":             "https://h/x",
+		"https://u:hunter2@h/x":   "https://xxxxx@h/x",
+		"https://u:hun%ter2@h/x":  "https://xxxxx@h/x",
+		"https://u:hun@ter%2@h/x": "https://xxxxx@h/x",
+		"https://h/%zz":           "https://h/%zz",
+		"ssh://git@h/x":           "ssh://git@h/x",
+	} {
+		if got := Redact(address); got != want {
+			t.Errorf("%s: got %s, want %s", address, got, want)
+		}
+	}
+	for _, address := range []string{"https://u:hun%ter2@h/x", "https://u:hun%ter2@h/x.git"} {
+		_, err := Get(t.Context(), address, io.Discard, HTTPOptions{})
+		_, gerr := ParseGit(address)
+		for _, err := range []error{err, gerr} {
+			if err == nil || strings.Contains(err.Error(), "%te") {
+				t.Errorf("%s: got %v, want an error without the password", address, err)
+			}
+		}
+	}
+}
+
 func TestHTTPName(t *testing.T) {
 	for url, want := range map[string]string{
 		"http://h/a/b.txt": "b.txt", "http://h/a/b.txt?x=/y": "b.txt", "http://h": "__unnamed__", "http://h/": "__unnamed__",
