@@ -58,7 +58,7 @@ func (r *stageRun) lookMounts(ctx context.Context, in *dockerfile.Run, step *pro
 		}
 		if err != nil {
 			set.close()
-			return nil, fmt.Errorf("mount %s: %w", m.Target, err)
+			return nil, &MountError{Err: fmt.Errorf("mount %s: %w", m.Target, err)} // no process has run yet
 		}
 	}
 	return set, nil

@@ -16,7 +16,7 @@ const maxSecret = 500 << 10
 // MountError is a mount of a RUN that cannot be had.
 type MountError struct {
 	Err  error
-	Hint string // what to do about it
+	Hint string // what to do about it, "" where the cause says it
 }
 
 // Error is the cause.

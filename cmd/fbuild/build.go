@@ -22,6 +22,13 @@ func (a *app) buildCommand() *cobra.Command {
 	f := &buildFlags{}
 	cmd := &cobra.Command{
 		Use: "build [flags] PATH | URL | -", Short: "Build an image from a Dockerfile",
+		Long: `Build an image from the Dockerfile of a build context: a directory, the address of a
+git repository (https://HOST/REPO.git#BRANCH:DIRECTORY, git@HOST:REPO) or of a tar
+archive, or - for an archive or a Dockerfile alone on stdin.`,
+		Example: `  fbuild build -t app .
+  fbuild build -t app --load .
+  fbuild build -t registry.example.com/team/app:1.0 --push .
+  fbuild build -o type=oci,dest=app.tar https://git.example.com/team/app.git#main`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("build needs exactly one argument: the build context as a directory (often \".\"), a git or http address, or - for stdin")

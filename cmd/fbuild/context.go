@@ -35,6 +35,12 @@ func checkContext(path, file string) error {
 		return nil
 	}
 	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &hintError{
+			usagef("build context %s: no such directory", path),
+			"name the directory with the files to copy, often \".\"; a repository or archive is named by its address, as https://HOST/REPO.git#BRANCH",
+		}
+	}
 	if err != nil {
 		return usagef("build context: %w", err)
 	}

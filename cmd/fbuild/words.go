@@ -119,7 +119,7 @@ func hintOf(err error) string {
 	switch {
 	case errors.As(err, &known):
 		return known.hint
-	case errors.As(err, &mount):
+	case errors.As(err, &mount) && mount.Hint != "":
 		return mount.Hint
 	case errors.As(err, &unsup) && unsup.Hint != "":
 		return unsup.Hint
