@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -226,6 +227,54 @@ func TestPasswordStaysAtItsHost(t *testing.T) {
 	_, err := checkout(t, srv.URL+"/"+filepath.Base(outer.dir)+"/.git", GitOptions{Username: "n", Password: "hunter2"})
 	if err == nil || !strings.Contains(err.Error(), "could not read Username") {
 		t.Errorf("got %v, want a submodule that asks for a password", err)
+	}
+}
+
+// TestPasswordDoesNotFollowRedirects: git would send a header to whomever a server
+// names; within its host a name and a password go on working.
+func TestPasswordDoesNotFollowRedirects(t *testing.T) {
+	u := newUpstream(t)
+	u.commit("f", "private")
+	srv := gitServer(t, filepath.Dir(u.dir), "hunter2")
+	path := "/" + filepath.Base(u.dir) + "/.git"
+	var elsewhere []string
+	// It takes anybody, and would be sent the password with what follows.
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		elsewhere = append(elsewhere, r.Header.Get("Authorization"))
+		r.SetBasicAuth("name", "hunter2")
+		srv.Config.Handler.ServeHTTP(w, r)
+	}))
+	defer other.Close()
+	moved := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		at, ok := strings.CutPrefix(r.URL.String(), "/old")
+		switch {
+		case ok:
+			http.Redirect(w, r, at, http.StatusMovedPermanently)
+		case strings.HasPrefix(r.URL.Path, "/away"):
+			http.Redirect(w, r, other.URL+strings.TrimPrefix(r.URL.String(), "/away"), http.StatusFound)
+		default:
+			srv.Config.Handler.ServeHTTP(w, r)
+		}
+	}))
+	defer moved.Close()
+	bearer := GitOptions{Authorization: func(string) (string, error) { return "Bearer hunter2", nil }}
+	for _, tt := range []struct {
+		name, address string
+		o             GitOptions
+		want          string // "" where it succeeds
+	}{
+		{"to the same host", moved.URL + "/old" + path, GitOptions{Username: "name", Password: "hunter2"}, ""},
+		{"to another host", moved.URL + "/away" + path, GitOptions{Username: "name", Password: "hunter2"}, ""},
+		{"a header", moved.URL + "/away" + path, bearer, "leads elsewhere"},
+	} {
+		_, err := checkout(t, tt.address, tt.o)
+		e, _ := errors.AsType[*Error](err)
+		if (err == nil) != (tt.want == "") || e != nil && !strings.Contains(e.Hint, tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+	}
+	if len(elsewhere) == 0 || slices.ContainsFunc(elsewhere, func(h string) bool { return h != "" }) {
+		t.Errorf("the other host was sent %q, want requests without a credential", elsewhere)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
@@ -118,15 +119,36 @@ func (r *Repo) remote(ctx context.Context, args ...string) ([]byte, error) {
 	}
 	env := []string{"GIT_SSH_COMMAND=" + command, "GIT_SSH_VARIANT=ssh"}
 	r.authorized = header != ""
-	if header != "" { // in the environment: arguments are for everybody to see
-		env = append(env, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_VALUE_0=Authorization: "+header,
-			"GIT_CONFIG_KEY_0=http."+r.url.Scheme+"://"+r.url.Host+"/.extraHeader")
+	if header != "" {
+		env = append(env, r.credential(header)...)
 	}
 	log := r.o.Log
 	if log == nil {
 		log = io.Discard
 	}
 	return r.run(ctx, env, log, args)
+}
+
+// helper tells git a name and a password, when a server asks for them.
+const helper = `!f() { test "$1" != get || printf 'username=%s\npassword=%s\n' "$FBUILD_GIT_USERNAME" "$FBUILD_GIT_PASSWORD"; }; f`
+
+// credential is the environment that has git authorize itself to the repository's
+// host, and to no other that it is led to: arguments are for everybody to see, and a
+// header of its own git sends wherever a redirect leads. One that is more than a name
+// and a password goes no way but straight.
+func (r *Repo) credential(header string) []string {
+	host := r.url.Scheme + "://" + r.url.Host
+	asked := &http.Request{Header: http.Header{"Authorization": {header}}}
+	if name, password, ok := asked.BasicAuth(); ok && !strings.ContainsAny(name+password, "\n\x00") {
+		return []string{
+			"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=credential." + host + ".helper", "GIT_CONFIG_VALUE_0=" + helper,
+			"FBUILD_GIT_USERNAME=" + name, "FBUILD_GIT_PASSWORD=" + password,
+		}
+	}
+	return []string{
+		"GIT_CONFIG_COUNT=2", "GIT_CONFIG_KEY_0=http." + host + "/.extraHeader", "GIT_CONFIG_VALUE_0=Authorization: " + header,
+		"GIT_CONFIG_KEY_1=http.followRedirects", "GIT_CONFIG_VALUE_1=false",
+	}
 }
 
 // authorization returns what the repository's host is shown.

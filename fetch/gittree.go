@@ -195,6 +195,8 @@ func (r *Repo) hint(err error) string {
 			return "the repository refuses the password that it was given: is it right, may it read this repository, and has it not expired?"
 		}
 		return "the repository wants a password: " + r.o.passwordHint()
+	case has("returned error: 301", "returned error: 302", "returned error: 307", "returned error: 308"):
+		return "the server leads elsewhere, where a header of GIT_AUTH_HEADER does not follow: give the address where the repository is now"
 	case has("Host key verification failed"):
 		return "the host's key is not known, or has changed: check it and add it with " + r.keyscan() + " >> ~/.ssh/known_hosts"
 	case has("Permission denied (publickey"):
