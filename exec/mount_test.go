@@ -20,7 +20,7 @@ func TestMountFile(t *testing.T) {
 		{Type: "file", Target: "/dev/deep/er", Data: []byte("two\n"), Perm: 0o444, ReadOnly: true},
 	}
 	out, err := f.run(spec)
-	if err == nil || !strings.HasPrefix(out, "hush\n440 7:8\nsh: can't create /work/secret: Read-only file system\ntwo\n0\n2") {
+	if err != nil || !strings.HasPrefix(out, "hush\n440 7:8\nsh: can't create /work/secret: Read-only file system\ntwo\n0\n2") {
 		t.Errorf("got %q, %v", out, err)
 	}
 	if data, err := os.ReadFile(f.root + "/work/secret"); err != nil || string(data) != "below" {
