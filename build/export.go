@@ -354,10 +354,21 @@ func showPush(step *progress.Step, st oci.Status) {
 	step.Status(id, st.Current, st.Total, st.State != oci.Pushing)
 }
 
-// toFile writes a file that appears only when it is whole.
+// toFile writes a file that appears only when it is whole. A device or a pipe is
+// written into, never replaced.
 func (b *builder) toFile(name string, fn func(io.Writer) error) (err error) {
 	if name == "-" {
 		return fn(b.opts.Stdout)
+	}
+	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return fmt.Errorf("write output: %w", err)
+		}
+		if err := errors.Join(fn(f), f.Close()); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+		return nil
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-")
 	if err != nil {

@@ -163,10 +163,11 @@ func loadFile(f *buildFlags, o *build.Options, from *source) error {
 }
 
 // forgetOld removes the files that a successful build writes, so that a failed
-// one leaves none.
+// one leaves none. A device or a pipe (/dev/null, /dev/stdout) stays: as root its
+// name could be removed.
 func (f *buildFlags) forgetOld() error {
 	for _, name := range []string{f.iidFile, f.metadata} {
-		if name == "" {
+		if st, err := os.Stat(name); name == "" || err == nil && !st.Mode().IsRegular() {
 			continue
 		}
 		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
