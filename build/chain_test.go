@@ -8,6 +8,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/fbuild/fbuild/oci"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -70,5 +71,28 @@ func TestCopyKeepsLinksOfOneSourceOnly(t *testing.T) {
 	}
 	if got.Lookup("t/x") != got.Lookup("t/y") {
 		t.Error("links inside one source were broken")
+	}
+}
+
+// An epoch is of its build: another one that finds its results has its own times.
+func TestEpochIsNotInWhatOthersReuse(t *testing.T) {
+	w := newWorld(t)
+	at := time.Unix(1000, 0)
+	text := "FROM scratch\nLABEL a=b\n"
+	w.must(text, func(o *Options) { o.Epoch = &at })
+	res := w.must(text)
+	img, err := oci.OpenLayout(t.Context(), w.store.Dir(), res.Descriptor.Digest.String(), v1.Platform{OS: "linux", Architecture: "amd64"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := img.Config.Created.Time; time.Since(got) > time.Hour {
+		t.Errorf("image without a step: got one of %v, want one of now", got)
+	}
+	b := w.builder()
+	b.opts.Epoch = &at
+	step := b.commit("key of a RUN", &fsState{}, nil, func() {}, nil)
+	b.background.Wait()
+	if time.Since(step.created) > time.Hour {
+		t.Errorf("step: got one of %v, want one of now", step.created)
 	}
 }

@@ -199,16 +199,19 @@ func (b *builder) imageTime(s *state, cfg *v1.ConfigFile) (time.Time, error) {
 			return h.Created.Time, nil
 		}
 	}
+	if b.opts.Epoch != nil {
+		return *b.opts.Epoch, nil
+	}
 	data, err := json.Marshal(cfg)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("encode config: %w", err)
 	}
 	key := newKey("image time").str(string(s.key)).str(string(data)).sum()
 	var t time.Time
-	if b.opts.Epoch == nil && !b.opts.NoCache && b.getJSON(kindImage, string(key), &t) {
+	if !b.opts.NoCache && b.getJSON(kindImage, string(key), &t) {
 		return t, nil
 	}
-	t = b.now().UTC()
+	t = time.Now().UTC()
 	return t, b.putJSON(kindImage, string(key), t, nil, nil)
 }
 
@@ -249,7 +252,7 @@ func (b *builder) rewrite(ctx context.Context, l *fsLayer) (oci.Layer, error) {
 	if err != nil {
 		return oci.Layer{}, err
 	}
-	rec := stepRecord{Created: b.now(), Below: below, DiffID: sealed.DiffID, Digest: desc.Digest.String(), Size: desc.Size, MediaType: string(desc.MediaType)}
+	rec := stepRecord{Created: time.Now(), Below: below, DiffID: sealed.DiffID, Digest: desc.Digest.String(), Size: desc.Size, MediaType: string(desc.MediaType)}
 	err = b.putJSON(kindStep, string(key), rec, []tree.Digest{sealed.Digest}, nil)
 	b.share(key, &fsState{}, result{layer: knownLayer(sealed.DiffID, desc, nil), created: rec.Created})
 	return oci.Layer{Desc: desc, DiffID: sealed.DiffID}, err

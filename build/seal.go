@@ -101,7 +101,7 @@ func (b *builder) behind(fn func(ctx context.Context) error) {
 // unlock ends the step's lock in any case; stored, if not nil, is called when the
 // result is durable.
 func (b *builder) commit(key Key, below *fsState, cs tree.Changes, unlock, stored func()) result {
-	created := b.now()
+	created := time.Now() // and not the epoch, which is of this build: others reuse the result
 	l := &fsLayer{done: make(chan struct{}), changes: cs, loaded: true}
 	if len(cs) == 0 {
 		l = nil
