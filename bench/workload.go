@@ -61,7 +61,7 @@ var workloads = []workload{
 	{
 		name: "steps", title: "COPY first, eight RUNs", about: "a small context copied first, then eight short RUNs that each read one file of it",
 		base: (*env).toolsBase, context: (*env).stepsContext, rounds: 9, short: true,
-		phases: slices.Concat(pushPhases, editPhases),
+		phases: slices.Concat(pushPhases, editPhases, []string{sharedPhase}),
 		edits:  map[string]string{sourcePhase: "source", readmePhase: "README.md", manifestPhase: "manifest"},
 	},
 	{
