@@ -6,7 +6,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LINT     := $(BIN)/golangci-lint
 LINT_VERSION := v2.15.0
 
-.PHONY: build image demo test test-all check fmt vet lint race arch one-cpu scripts figures bench bench-full setup clean
+.PHONY: build image deploy demo test test-all check fmt vet lint race arch one-cpu scripts figures bench bench-full setup clean
 
 build: $(BIN)/fbuild
 
@@ -35,7 +35,7 @@ test: build
 test-all: build
 	FBUILD=$(abspath $(BIN)/fbuild) FBUILD_MATRIX=all $(GO) test -count=1 -timeout 90m -tags integration -v ./integration/...
 
-check: fmt vet lint race one-cpu scripts
+check: fmt vet lint race one-cpu deploy scripts
 
 fmt:
 	@out=$$(gofmt -s -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt -s would change:"; echo "$$out"; exit 1; }
@@ -55,6 +55,11 @@ race:
 # The deadlocks of a file server on one processor show here.
 one-cpu:
 	GOMAXPROCS=1 taskset -c 0 $(GO) test -count=1 ./fusefs/... ./snapshot/... ./exec/... ./internal/recorder/...
+
+# The files to start from, held to their published schemas; a module of its own, so
+# that fbuild's dependencies stay few.
+deploy:
+	cd deploy/check && $(GO) test -count=1 ./...
 
 scripts: build
 	FBUILD=$(abspath $(BIN)/fbuild) $(GO) test -count=1 -timeout 30m -tags integration ./integration/...
