@@ -32,13 +32,13 @@ var growths = []growth{
 }
 
 // group makes the points phases.
-func (gr growth) group(sides []string, first, rounds int) group {
+func (gr growth) group(sides []string) group {
 	var phases []string
 	for _, p := range gr.points {
 		phases = append(phases, strconv.FormatFloat(p, 'g', -1, 64))
 	}
 	return group{
-		name: gr.name, title: gr.title, rounds: rounds, first: first, phases: phases, sides: sides, limit: 3 * time.Minute,
+		name: gr.name, title: gr.title, rounds: 1, phases: phases, sides: sides, limit: 3 * time.Minute,
 		open: func(ctx context.Context, e *env, g group) (*bench, error) { return e.openGrowth(ctx, g, gr) },
 	}
 }

@@ -101,11 +101,11 @@ func profile(name, peer string) ([]item, error) {
 		sides := append(slices.Clone(mainSides), nativeSide)
 		out = append(out, item{w.core().group(sides, 0, 1), seconds(roundSeconds[w.name]), "every workload once, on the main sides"})
 		if w.name == "runs" {
-			out = append(out, item{growths[0].group([]string{fbuildSide, peer}, 0, 1), seconds(growthSeconds), "growth"})
+			out = append(out, item{growths[0].group([]string{fbuildSide, peer}), seconds(growthSeconds), "growth"})
 		}
 	}
 	for _, g := range growths[1:] {
-		out = append(out, item{g.group([]string{fbuildSide, peer}, 0, 1), seconds(growthSeconds), "growth"})
+		out = append(out, item{g.group([]string{fbuildSide, peer}), seconds(growthSeconds), "growth"})
 	}
 	for _, n := range []string{"steps", "files", "node-wrong", "runs", "copy", "big", "apt", "go"} {
 		w := workloadNamed(n).only(coldPhase, nothingPhase, sourcePhase, readmePhase)

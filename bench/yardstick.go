@@ -338,7 +338,7 @@ func (r *results) renderGrowth(b *strings.Builder, plots string, drawn map[strin
 // growthSides are the sides that a growth was measured on, ours first.
 func (r *results) growthSides(g growth) []string {
 	have := map[string]bool{}
-	for _, p := range g.group(nil, 0, 1).phases {
+	for _, p := range g.group(nil).phases {
 		for s := range r.cells[g.name+"/"+p] {
 			have[s] = true
 		}
@@ -353,7 +353,7 @@ func (r *results) growthSides(g growth) []string {
 
 // series are the points of a growth: x, seconds, MiB.
 func (r *results) series(g growth, side string) (xs, times, mem []float64) {
-	for i, p := range g.group(nil, 0, 1).phases {
+	for i, p := range g.group(nil).phases {
 		var rs []record
 		for _, run := range r.cells[g.name+"/"+p][side] {
 			if !run.Capped {
