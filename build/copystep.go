@@ -165,7 +165,7 @@ func (c *copyRun) definition(ctx context.Context) (Key, error) {
 	if err != nil {
 		return "", err
 	}
-	return c.head("copy definition 2").str(string(chain)).strs(c.tr.Sources).sum(), nil
+	return c.head("copy definition 3").str(string(chain)).strs(c.tr.Sources).sum(), nil
 }
 
 func (c *copyRun) head(kind string) *keyer {
@@ -238,7 +238,7 @@ func (c *copyRun) look(ctx context.Context) error {
 }
 
 func (c *copyRun) setKey() error {
-	k := c.head("copy 2").num(uint64(len(c.picks)))
+	k := c.head("copy 3").num(uint64(len(c.picks)))
 	for i := range c.picks {
 		p := &c.picks[i]
 		k.str(p.Name).str(strconv.FormatBool(p.unpack))

@@ -79,15 +79,11 @@ func authorization(secrets map[string]Secret, ids []authSecret) (string, error) 
 
 // credential reads a secret that is one line.
 func credential(id string, s Secret) (string, error) {
-	v := os.Getenv(s.Env)
-	if s.File != "" {
-		data, err := os.ReadFile(s.File)
-		if err != nil {
-			return "", fmt.Errorf("read secret %s: %w", id, err)
-		}
-		v = string(data)
+	data, err := s.read()
+	if err != nil {
+		return "", fmt.Errorf("read secret %s: %w", id, err)
 	}
-	v = strings.TrimSpace(v)
+	v := strings.TrimSpace(string(data))
 	if len(v) > maxCredential || strings.ContainsAny(v, "\r\n\x00") {
 		return "", fmt.Errorf("secret %s: not one line, which a header must be", id)
 	}
