@@ -30,6 +30,7 @@ const (
 
 func main() {
 	reexec.Main(build.Children())
+	limitMemory()
 	os.Exit(run(arguments(os.Args)))
 }
 
