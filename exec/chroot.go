@@ -24,8 +24,17 @@ const (
 )
 
 // runChroot places what the command finds in its root, runs it, and takes everything out again. It is A that does so: whatever happens to the children, A puts back
-// what was in the way; and only a killed A leaves a root as it is, which is then thrown away with the work directory around it.
-func (s *Sandbox) runChroot(ctx context.Context, j job, spec Spec) error {
+// what was in the way; and only a killed A leaves a root as it is, but for what abandoned is about, which is then thrown away with the work directory around it.
+func (s *Sandbox) runChroot(ctx context.Context, j job, spec Spec) (err error) {
+	taken, err := s.announce(j)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if terr := taken(); err == nil && terr != nil {
+			err = terr
+		}
+	}()
 	p, err := place(j)
 	if _, ok := errors.AsType[*setupError](err); ok {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)

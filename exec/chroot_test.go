@@ -154,18 +154,23 @@ func testChrootCaller() int {
 		return 1
 	}
 	err = s.Run(context.Background(), Spec{
-		Root: os.Args[1], Args: []string{"sh", "-c", "setsid sh -c 'setsid sleep 887772 &'; echo running; sleep 887772"}, Env: []string{"PATH=/bin"}, Stdout: os.Stdout, Stderr: os.Stdout,
+		Root: os.Args[1], Args: []string{"sh", "-c", "touch /cache/kept; setsid sh -c 'setsid sleep 887772 &'; echo running; sleep 887772"}, Env: []string{"PATH=/bin"}, Stdout: os.Stdout, Stderr: os.Stdout,
+		Mounts: []Mount{{Type: "bind", Source: os.Args[2], Target: "/cache"}, {Type: "file", Target: "/work/secret", Data: []byte("hush"), Perm: 0o400}},
 	})
 	fmt.Println("error:", err)
 	return 1
 }
 
-// LAWS 12: however the caller dies, or the keeper, nothing is left.
+// LAWS 12: however the caller dies, or the keeper, nothing is left. LAWS 25: nor is a secret, and what was moved into the root is where it was.
 func TestChrootCallerKilled(t *testing.T) {
 	for _, victim := range []string{"caller", "keeper", "init"} {
 		t.Run(victim, func(t *testing.T) {
 			f := newChroot(t)
-			cmd := reexec.Command(context.Background(), "test-chroot-caller", f.root)
+			moved := f.root + ".moved"
+			if err := os.Mkdir(moved, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			cmd := reexec.Command(context.Background(), "test-chroot-caller", f.root, moved)
 			out, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -194,6 +199,17 @@ func TestChrootCallerKilled(t *testing.T) {
 				if time.Now().After(end) {
 					t.Fatal("got processes of the command 5 s after the kill, want none")
 				}
+			}
+			after := func() string {
+				secret, _ := os.ReadFile(f.root + "/work/secret") // none is as good
+				_, err := os.Stat(moved + "/kept")
+				return fmt.Sprintf("secret %q, moved directory: %v", secret, err)
+			}
+			const want = `secret "", moved directory: <nil>`
+			for end := time.Now().Add(5 * time.Second); after() != want && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			}
+			if got := after(); got != want {
+				t.Errorf("after the kill: got %s, want %s", got, want)
 			}
 		})
 	}

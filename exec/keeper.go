@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -34,6 +35,7 @@ type keeper struct {
 	exe    string // this binary, not writable by whoever gets at it
 	binary *os.File
 	chroot bool
+	placed map[uint64][]abandoned // what A has in roots, by its number for them; of serve
 
 	mu   sync.Mutex
 	pids map[int]uint64 // children by pid; INVARIANT: a pid is here until it was reaped, so that a kill never hits another process
@@ -48,7 +50,7 @@ func keeperMain(chroot bool) int {
 		fmt.Fprintln(os.Stderr, "keeper:", err)
 		return 1
 	}
-	k := &keeper{link: l, chroot: chroot, pids: map[int]uint64{}, ids: map[uint64]int{}}
+	k := &keeper{link: l, chroot: chroot, placed: map[uint64][]abandoned{}, pids: map[int]uint64{}, ids: map[uint64]int{}}
 	if err := k.prepare(); err != nil {
 		if serr := l.send(reply{Kind: "failed", Error: err.Error()}, nil); serr != nil {
 			fmt.Fprintln(os.Stderr, "keeper:", err, serr)
@@ -72,6 +74,7 @@ func keeperMain(chroot bool) int {
 		if err := endDescendants(); err != nil {
 			fmt.Fprintln(os.Stderr, "keeper:", err)
 		}
+		k.takeOut()
 	}
 	unix.Exit(0) // at once: see initMain
 	return 0
@@ -113,6 +116,17 @@ func (k *keeper) prepareChroot() error {
 	return dropForGood(unix.CAP_MKNOD)
 }
 
+// takeOut does what is left to do in the roots where A was killed.
+func (k *keeper) takeOut() {
+	for _, list := range k.placed {
+		for _, a := range slices.Backward(list) {
+			if err := a.takeOut(); err != nil {
+				fmt.Fprintln(os.Stderr, "keeper:", err)
+			}
+		}
+	}
+}
+
 // serve answers requests until the socket closes.
 func (k *keeper) serve() {
 	for {
@@ -126,6 +140,10 @@ func (k *keeper) serve() {
 			k.start(req, files)
 		case "kill":
 			k.kill(req.ID)
+		case "placed":
+			k.placed[req.ID] = append(k.placed[req.ID], *req.Placed)
+		case "taken":
+			delete(k.placed, req.ID)
 		}
 		closeFiles(files)
 	}

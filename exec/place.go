@@ -134,10 +134,13 @@ func (p *placement) file(m Mount) error {
 	return err
 }
 
+// maxWiped is how much of a file is overwritten that a command made longer.
+const maxWiped = 1 << 20
+
 // wipe overwrites what F held, so that it is not on a disk longer than the command ran, cuts it off and closes it.
 func wipe(f *os.File, size int) error {
 	if st, err := f.Stat(); err == nil && st.Size() > int64(size) {
-		size = int(min(st.Size(), 1<<20)) // as far as a command made it longer
+		size = int(min(st.Size(), maxWiped))
 	}
 	_, err := f.WriteAt(make([]byte, size), 0)
 	return errors.Join(err, f.Truncate(0), f.Close())
