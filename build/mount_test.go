@@ -1,6 +1,7 @@
 package build
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -124,5 +125,21 @@ func TestSecretErrors(t *testing.T) {
 	}
 	if _, ok, err := b.secret(&dockerfile.Mount{ID: "none"}); err != nil || ok {
 		t.Errorf("one that is not there: got %v, %v", ok, err)
+	}
+}
+
+// Without mounts a directory is in one place, and has no size.
+func TestMountsInAChroot(t *testing.T) {
+	w := newWorld(t)
+	tmpfs := &runMount{Mount: dockerfile.Mount{Type: dockerfile.MountTmpfs, Target: "/t", Size: 1}}
+	set := &mountSet{b: w.builder(), step: w.builder().opts.Progress.Step("x"), list: []*runMount{tmpfs}}
+	if err := set.checkChroot([]string{"a", "b"}); err != nil {
+		t.Errorf("two caches: got %v", err)
+	}
+	if !strings.Contains(w.out.String(), "not limited") {
+		t.Errorf("a tmpfs with a size: got %q, want a warning", w.out.String())
+	}
+	if _, ok := errors.AsType[*MountError](set.checkChroot([]string{"a", "a", "b"})); !ok {
+		t.Error("a cache at two targets: got no *MountError")
 	}
 }

@@ -50,6 +50,11 @@ func (s *mountSet) serve(ctx context.Context, rec *recorderProc, box *exec.Sandb
 		}
 	}
 	slices.Sort(keys)
+	if box.Isolation() == exec.IsolationChroot {
+		if err := s.checkChroot(keys); err != nil {
+			return v, err
+		}
+	}
 	dirs := map[string]string{}
 	for _, key := range slices.Compact(keys) {
 		var m *runMount
@@ -70,6 +75,23 @@ func (s *mountSet) serve(ctx context.Context, rec *recorderProc, box *exec.Sandb
 		}
 	}
 	return v, nil
+}
+
+// checkChroot refuses what cannot be shown without a mount, and says what is not as
+// asked for. KEYS are those of the caches, sorted.
+func (s *mountSet) checkChroot(keys []string) error {
+	if len(slices.Compact(slices.Clone(keys))) < len(keys) {
+		return &MountError{
+			errors.New("a cache is mounted at two targets, and in a chroot a directory is in one place only"),
+			"mount it once, and make a symlink to it in the command",
+		}
+	}
+	for _, m := range s.list {
+		if m.Type == dockerfile.MountTmpfs && m.Size > 0 {
+			s.step.Warn(fmt.Sprintf("mount %s: in a chroot a tmpfs is a directory, whose size is not limited", m.Target))
+		}
+	}
+	return nil
 }
 
 // add makes a place of one mount; there is none for what was not given.
