@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -38,7 +41,8 @@ func (a *app) withStore(ctx context.Context, fn func(*cache.Store) error) (err e
 }
 
 func (a *app) duCommand() *cobra.Command {
-	return &cobra.Command{
+	var verbose bool
+	cmd := &cobra.Command{
 		Use: "du", Short: "Show what the store takes on the disk", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withStore(cmd.Context(), func(s *cache.Store) error {
@@ -52,10 +56,33 @@ func (a *app) duCommand() *cobra.Command {
 					fmt.Fprintf(w, "%s\t%d\t%s\n", k.Kind, k.Files, units.BytesSize(float64(k.Bytes)))
 				}
 				fmt.Fprintf(w, "total\t\t%s\n", units.BytesSize(float64(u.Total)))
+				if verbose {
+					if err := listMounts(w, s); err != nil {
+						return err
+					}
+				}
 				return w.Flush()
 			})
 		},
 	}
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "list the cache mounts as well")
+	return cmd
+}
+
+// listMounts shows the directories of RUN --mount=type=cache, the largest first.
+func listMounts(w io.Writer, s *cache.Store) error {
+	mounts, err := s.CacheMounts()
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(mounts, func(a, b cache.MountUsage) int {
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.ID, b.ID))
+	})
+	fmt.Fprintln(w, "\nCACHE MOUNT\tLAST USED\tSIZE")
+	for _, m := range mounts {
+		fmt.Fprintf(w, "%s\t%s ago\t%s\n", printable(m.ID), units.HumanDuration(time.Since(m.LastUsed)), units.BytesSize(float64(m.Bytes)))
+	}
+	return nil
 }
 
 func (a *app) pruneCommand() *cobra.Command {
