@@ -55,7 +55,7 @@ type Options struct {
 	CacheTTL time.Duration
 	// CacheReadOnly stores nothing in CacheRepo.
 	CacheReadOnly bool
-	lint bool // of Lint: no step runs
+	lint          bool // of Lint: no step runs
 	// SingleSnapshot makes one layer of all that the build adds to its base.
 	SingleSnapshot bool
 	Epoch          *time.Time

@@ -85,10 +85,10 @@ func TestCacheMountThatLacksItsDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 		again, release := takeMount(t, s, sharing, sharing)
-		defer release()
 		if st, err := os.Stat(again); again != dir || err != nil || st.Mode().Perm() != 0o755 {
 			t.Errorf("%s: got %s, %v, want %s, 0755", sharing, again, err, dir)
 		}
+		release()
 	}
 }
 

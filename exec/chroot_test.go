@@ -206,9 +206,11 @@ func TestChrootCallerKilled(t *testing.T) {
 				return fmt.Sprintf("secret %q, moved directory: %v", secret, err)
 			}
 			const want = `secret "", moved directory: <nil>`
-			for end := time.Now().Add(5 * time.Second); after() != want && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			got := after()
+			for end := time.Now().Add(5 * time.Second); got != want && time.Now().Before(end); got = after() {
+				time.Sleep(10 * time.Millisecond)
 			}
-			if got := after(); got != want {
+			if got != want {
 				t.Errorf("after the kill: got %s, want %s", got, want)
 			}
 		})
