@@ -10,7 +10,8 @@
 //
 // Without namespaces (IsolationChroot, for root in a container that allows none) K and each C are child subreapers, so that what a command starts stays below them, and C ends
 // all of it; D, a child of C, enters the root by chroot, gives up what the command must not have (Landlock, seccomp, capabilities, no_new_privs) and becomes the command.
-// What would be mounted is put into the root before, and taken out after, by A (place.go). There are no devices of the image, since they would be the real ones.
+// What would be mounted is put into the root before, and taken out after, by A (place.go); where A is killed, K wipes the files and moves the directories back
+// (abandoned.go). There are no devices of the image, since they would be the real ones.
 //
 // Constant for every command: umask 0022, resource limits (as far as the host's hard limits go), stdin /dev/null, signal dispositions and mask, a session of its own
 // without a terminal, docker's fourteen capabilities, docker's seccomp rules.
