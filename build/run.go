@@ -72,7 +72,7 @@ func (b *builder) network(mode string) (string, error) {
 // runKey is docker's exact key: the chain below, and everything of the step that
 // a command can see.
 func (b *builder) runKey(s *state, in *dockerfile.Run, network string) Key {
-	k := newKey("run").str(string(s.key)).strs(in.Args).strs(s.scope.KeyEnv())
+	k := newKey("run").str(string(s.key)).strs(in.Args).strs(s.scope.KeyEnv()).num(uint64(len(s.scope.Args())))
 	for _, a := range s.scope.Args() {
 		k.str(a.Key).str(a.Value)
 	}
@@ -142,6 +142,9 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 	root, err := rec.Mount(ctx, p.mount)
 	if err != nil {
 		return nil, &recorderError{err}
+	}
+	if b.opts.ShmSize != 0 && sandbox.Isolation() == exec.IsolationChroot {
+		b.warn("--shm-size: in a chroot /dev/shm is a directory, whose size is not limited")
 	}
 	spec := p.spec
 	spec.Root = root
