@@ -41,6 +41,7 @@ func TestPod(t *testing.T) {
 	t.Run("build and push", p.buildAndPush)
 	t.Run("own file system", p.ownFileSystem)
 	t.Run("credentials", p.credentials)
+	t.Run("git context", p.gitContext)
 	t.Run("nothing left", p.nothingLeft)
 	t.Run("bad", p.bad)
 }
