@@ -5,6 +5,7 @@ package integration
 import (
 	osexec "os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -57,9 +58,9 @@ func TestCompletion(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cmd := program("bash", append([]string{"--norc", "-c", bashCompletion, "bash"}, tt.line...)...)
-			cmd.Dir, cmd.Env = h.ctx, append(h.env, "LC_ALL=C")
+			cmd.Dir, cmd.Env = h.ctx, append(slices.Clip(h.env), "LC_ALL=C")
 			var got []string
-			for _, line := range strings.Split(output(t, cmd), "\n") {
+			for line := range strings.SplitSeq(output(t, cmd), "\n") {
 				word, _, _ := strings.Cut(line, " ") // several have a description
 				got = append(got, strings.ReplaceAll(word, `\`, ""))
 			}

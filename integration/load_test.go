@@ -9,6 +9,7 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -117,7 +118,7 @@ func TestLoadPodman(t *testing.T) {
 	need(t, haveProgram("podman") && haveProgram("runc"), "podman and runc")
 	h := loadHome(t, legs(t.Name())[0])
 	storage := h.podmanStorage(t)
-	env := append(storage, "DOCKER_HOST=unix://"+filepath.Join(h.dir, "none.sock"))
+	env := append(slices.Clip(storage), "DOCKER_HOST=unix://"+filepath.Join(h.dir, "none.sock"))
 	r := h.with(env, "build", "-t", "loaded:1", "-t", "example.com/team/loaded:2", "--load", "-o", "type=docker,dest=x.tar,name=example.com/archive", ".")
 	if r.code != 0 || !strings.Contains(r.stderr, "loading with podman") {
 		t.Fatalf("exit code: got %d, want 0 and podman\n%s", r.code, r.stderr)

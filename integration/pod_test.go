@@ -57,10 +57,10 @@ func (p *pod) images(t *testing.T) {
 		if err := copyFile(suite.bin, filepath.Join(p.dir, "shell", "fbuild")); err != nil {
 			t.Fatal(err)
 		}
-		cmd := osexec.Command(args[0], append(args[1:], "--root", p.dir+"/store", "-q", "-t", tag)...)
+		cmd := program(args[0], append(args[1:], "--root", p.dir+"/store", "-q", "-t", tag)...)
 		if args[0] == suite.bin { // the context comes last
 			last := len(args) - 1
-			cmd = osexec.Command(args[0], append(append(args[1:last:last], "--root", p.dir+"/store", "-q", "-t", tag), args[last])...)
+			cmd = program(args[0], append(append(args[1:last:last], "--root", p.dir+"/store", "-q", "-t", tag), args[last])...)
 		}
 		output(t, cmd)
 	}
@@ -170,7 +170,7 @@ func (p *pod) ownFileSystem(t *testing.T) {
 // credentials: a RUN gets at neither the registry's password nor anything else of the builder.
 func (p *pod) credentials(t *testing.T) {
 	p.write(t, "docker/config.json", auth("registry.example", "pod", "TOPSECRET"))
-	build := osexec.Command("go", "build", "-o", filepath.Join(p.dir, "ctx", "escape"), "../exec/testdata/escape")
+	build := program("go", "build", "-o", filepath.Join(p.dir, "ctx", "escape"), "../exec/testdata/escape")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	output(t, build)
 	p.write(t, "ctx/Dockerfile", `FROM busybox

@@ -55,7 +55,7 @@ func TestGitToRegistry(t *testing.T) {
 		need(t, haveProgram(p) || sbin(p) != "", p)
 	}
 	const password = "registry-s3cr3t"
-	reg := busyRegistry(t, registryOptions{user: "me", password: password})
+	reg := busyRegistry(t, registryOptions{user: "ci", password: password})
 	git := newGitHost(t, reg)
 	eachActor(t, func(t *testing.T, h *home) {
 		s, err := startSSHD(filepath.Join(h.dir, "sshd"), h.uid, h.gid)
@@ -66,7 +66,7 @@ func TestGitToRegistry(t *testing.T) {
 		if err := s.knownTo(h.dir); err != nil {
 			t.Fatal(err)
 		}
-		h.login(reg.host(), "me", password)
+		h.login(reg.host(), "ci", password)
 		h.env = append(h.env, "TOKEN="+webPassword, "GIT_TOKEN="+webPassword, "GIT_PULL_METHOD=http")
 		var first listing
 		for _, tt := range []struct {
