@@ -109,7 +109,8 @@ func chrootWorks() error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("capabilities missing: %[1]s (docker: --cap-add %[1]s; Kubernetes: securityContext.capabilities.add: [%[1]s])", strings.Join(missing, ", "))
+		return fmt.Errorf("capabilities missing: %s (docker: --cap-add %s; Kubernetes: securityContext.capabilities.add: [%[1]s])",
+			strings.Join(missing, ", "), strings.Join(missing, " --cap-add "))
 	}
 	return nil
 }

@@ -262,6 +262,9 @@ func TestNoUserNamespaces(t *testing.T) {
 			if !strings.Contains(r.stdout, "no  user namespace") && !strings.Contains(r.stdout, "no  namespaces") {
 				t.Errorf("doctor: no word about namespaces in\n%s", r.stdout)
 			}
+			if want := "docker: --cap-add CHOWN --cap-add DAC_OVERRIDE "; a.uid == 0 && !strings.Contains(r.stdout, want) {
+				t.Errorf("doctor: no %q, to be copied, in\n%s", want, r.stdout)
+			}
 		})
 	}
 }
