@@ -170,6 +170,10 @@ var requires = map[string][]string{
 }
 
 func TestInputs(t *testing.T) {
+	var daemon *dockerd
+	if os.Getuid() == 0 {
+		daemon = startDockerd(t)
+	}
 	for _, in := range inputs {
 		t.Run(in.name, func(t *testing.T) {
 			for _, p := range append(requires[in.name], "skopeo", "umoci", "runc", "buildah", "podman") {
@@ -179,9 +183,7 @@ func TestInputs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if os.Getuid() == 0 {
-				in.daemon = startDockerd(t)
-			}
+			in.daemon = daemon
 			var ls listings
 			t.Run("as", func(t *testing.T) {
 				eachLeg(t, func(t *testing.T, h *home) { ls.add(h.leg, in.build(t, h, args)) })
