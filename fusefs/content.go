@@ -28,10 +28,12 @@ type span struct {
 
 func (x span) end() int64 { return x.at + x.n }
 
-// Slack for a file that grows while others do.
 const (
-	minSlack = 64 << 10
-	maxSlack = 8 << 20
+	// maxSlack bounds the room kept for a file that grows while others do: as much
+	// as it has, so that never more than twice what lives is taken (LAWS 16).
+	maxSlack = 256 << 10
+	// bigWrite needs none: reading such pieces costs no more than reading one.
+	bigWrite = 64 << 10
 )
 
 // take makes the base's extents spans, so that they can change. No byte moves.
@@ -123,36 +125,35 @@ func (c *content) put(x span) {
 
 func joins(a, b span) bool { return a.pack == b.pack && a.end() == b.at && a.src+a.n == b.src }
 
-// room returns where the next bytes, at most n, of the hole at off shall go, and
-// how many of them. A file that grows gets its bytes side by side.
-func (c *content) room(sp *spool, off, n int64) (src, got int64, err error) {
+// place stores p, the next bytes of the hole at off, and returns where. A file
+// that grows gets its bytes side by side.
+func (c *content) place(sp *spool, a *arena, off int64, p []byte) (int64, error) {
+	n := int64(len(p))
 	k := c.find(off) - 1
 	if k < 0 || c.spans[k].end() != off || c.spans[k].pack != 0 {
-		src, err = sp.alloc(n)
-		return src, n, err
+		src, _, err := sp.hold(a, p, n)
+		return src, err
 	}
 	end := c.spans[k].src + c.spans[k].n
-	if c.slackAt == end && c.slackEnd > end {
-		got = min(n, c.slackEnd-end)
-		c.slackAt += got
-		return end, got, nil
-	}
-	if ok, err := sp.extend(end, n); ok {
-		return end, n, err
+	if c.slackAt == end && c.slackEnd-end >= n {
+		err := sp.writeAt(p, end)
+		if err == nil {
+			c.slackAt += n
+		}
+		return end, err
 	}
 	if err := c.dropSlack(sp); err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	want := max(n, min(maxSlack, max(minSlack, off)))
-	src, err = sp.alloc(want)
-	if err != nil && want > n {
-		src, err = sp.alloc(n)
-		want = n
+	want := n
+	if n < bigWrite && a != nil && a.at() != end {
+		want += min(maxSlack, off)
 	}
-	if err == nil {
-		c.slackAt, c.slackEnd = src+n, src+want
+	src, got, err := sp.hold(a, p, want)
+	if err == nil && got > n {
+		c.slackAt, c.slackEnd = src+n, src+got
 	}
-	return src, n, err
+	return src, err
 }
 
 func (c *content) dropSlack(sp *spool) error {
@@ -161,56 +162,75 @@ func (c *content) dropSlack(sp *spool) error {
 	return sp.free(at, n)
 }
 
-// write stores p at off: in place where the spool has the range already, else
-// in new room. Bytes before an error are written.
-func (s *step) write(c *content, off int64, p []byte) (int, error) {
-	done := 0
-	for done < len(p) {
-		at, rest := off+int64(done), int64(len(p)-done)
-		k := c.find(at)
-		if k < len(c.spans) && c.spans[k].at <= at && c.spans[k].pack == 0 {
-			x := c.spans[k]
-			n := min(rest, x.end()-at)
-			if _, err := s.spool.f.WriteAt(p[done:done+int(n)], x.src+at-x.at); err != nil {
-				return done, err
-			}
-			done += int(n)
-			continue
-		}
-		for ; k < len(c.spans) && c.spans[k].at < at+rest; k++ {
-			if c.spans[k].pack == 0 {
-				rest = c.spans[k].at - at
-				break
-			}
-		}
-		n, err := s.writeNew(c, at, p[done:done+int(rest)])
-		done += n
-		if err != nil {
-			return done, err
-		}
+// owned returns where the spool has all n bytes at off side by side.
+func (c *content) owned(off, n int64) (int64, bool) {
+	k := c.find(off)
+	if k == len(c.spans) || c.spans[k].at > off || c.spans[k].end() < off+n || c.spans[k].pack != 0 {
+		return 0, false
 	}
-	return done, nil
+	return c.spans[k].src + off - c.spans[k].at, true
 }
 
-// writeNew stores p at off in new room; it may stop early.
-func (s *step) writeNew(c *content, off int64, p []byte) (int, error) {
-	src, n, err := c.room(s.spool, off, int64(len(p)))
+// unowned returns how many of the n bytes at off come before the first that the
+// spool has.
+func (c *content) unowned(off, n int64) int64 {
+	for k := c.find(off); k < len(c.spans) && c.spans[k].at < off+n; k++ {
+		if c.spans[k].pack == 0 {
+			return max(0, c.spans[k].at-off)
+		}
+	}
+	return n
+}
+
+// write stores p at off: in place where the spool has the range already, else
+// in new room. Bytes before an error are written. p may lie at a's tail.
+func (s *step) write(a *arena, c *content, off int64, p []byte) (int, error) {
+	n := int64(len(p))
+	if n == 0 {
+		return 0, nil
+	}
+	if at, ok := c.owned(off, n); ok {
+		if err := s.spool.writeAt(p, at); err != nil {
+			return 0, err
+		}
+		return len(p), nil
+	}
+	if c.unowned(off, n) == n {
+		return s.writeNew(a, c, off, p)
+	}
+	p = slices.Clone(p) // what is claimed for one part would take the place of the next
+	done := int64(0)
+	for done < n {
+		at, rest := off+done, n-done
+		k := c.find(at)
+		if k < len(c.spans) && c.spans[k].at <= at && c.spans[k].pack == 0 {
+			rest = min(rest, c.spans[k].end()-at)
+			if err := s.spool.writeAt(p[done:done+rest], c.spans[k].src+at-c.spans[k].at); err != nil {
+				return int(done), err
+			}
+		} else {
+			rest = c.unowned(at, rest)
+			if _, err := s.writeNew(a, c, at, p[done:done+rest]); err != nil {
+				return int(done), err
+			}
+		}
+		done += rest
+	}
+	return len(p), nil
+}
+
+// writeNew stores p at off, of which the spool has nothing, in new room.
+func (s *step) writeNew(a *arena, c *content, off int64, p []byte) (int, error) {
+	src, err := c.place(s.spool, a, off, p)
 	if err != nil {
 		return 0, err
 	}
-	if _, err := s.spool.f.WriteAt(p[:n], src); err != nil {
-		if c.slackAt == src+n {
-			c.slackAt = src // the bytes were never written; the room is dropped with the slack
-		} else if ferr := s.spool.free(src, n); ferr != nil {
-			return 0, ferr
-		}
-		return 0, err
-	}
+	n := int64(len(p))
 	if err := c.cut(s.spool, off, off+n); err != nil {
 		return 0, err
 	}
 	c.put(span{at: off, n: n, src: src})
-	return int(n), nil
+	return len(p), nil
 }
 
 // extents gives contents the form of a tree.

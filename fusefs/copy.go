@@ -84,7 +84,7 @@ func (s *step) copyRange(from, to *inode, src, dst, n int64) (int64, error) {
 			if err := s.read(from, buf, at); err != nil {
 				return done, err
 			}
-			if _, err := s.write(to.file, dst+done, buf); err != nil {
+			if _, err := s.write(nil, to.file, dst+done, buf); err != nil {
 				return done, err
 			}
 		}

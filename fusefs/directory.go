@@ -3,6 +3,7 @@ package fusefs
 import (
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -58,8 +59,10 @@ func (s *step) child(d *inode, name string) *inode {
 	return s.load(d, name, n)
 }
 
-// load makes the inode of the parent's entry n in d, which has one name.
+// load makes the inode of the parent's entry n in d, which has one name. The name
+// may be borrowed.
 func (s *step) load(d *inode, name string, n *tree.Node) *inode {
+	name = strings.Clone(name)
 	c := s.newBase(n, tree.Join(d.basePath, name))
 	c.home, c.homeName = d, name
 	d.dir.kids[name] = c

@@ -113,7 +113,7 @@ func TestPanic(t *testing.T) {
 	w := newWorld(t)
 	r := w.mount(nil, w.parent())
 	s := w.b.(*backend).steps[r.id]
-	if st := s.mountOptions(nil, false).PanicHandler("boom"); st != fuse.EIO {
+	if st := s.mountOptions().PanicHandler("boom"); st != fuse.EIO {
 		t.Errorf("panic: got %v, want EIO", st)
 	}
 	if _, err := w.b.Finish(context.Background(), r.id); err == nil || !strings.Contains(err.Error(), "boom") {

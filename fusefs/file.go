@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -68,22 +69,28 @@ func (s *step) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut
 
 // Read is read(2).
 func (s *step) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	n, st := s.readInto(in, buf)
+	return fuse.ReadResultData(buf[:n]), st
+}
+
+// readInto is Read into buf.
+func (s *step) readInto(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 	i, st := s.regular(in.NodeId)
 	if st != fuse.OK {
-		return nil, st
+		return 0, st
 	}
 	i.file.mu.RLock()
 	defer i.file.mu.RUnlock()
 	off := int64(in.Offset)
 	if off >= i.size {
-		return fuse.ReadResultData(nil), fuse.OK
+		return 0, fuse.OK
 	}
-	buf = buf[:min(int64(len(buf)), int64(in.Size), i.size-off)]
-	if err := s.read(i, buf, off); err != nil {
+	n := min(int64(len(buf)), int64(in.Size), i.size-off)
+	if err := s.read(i, buf[:n], off); err != nil {
 		s.fail(err)
-		return nil, fuse.EIO
+		return 0, fuse.EIO
 	}
-	return fuse.ReadResultData(buf), fuse.OK
+	return int(n), fuse.OK
 }
 
 // read fills p with the bytes at off, which the file has. The caller holds the
@@ -116,14 +123,18 @@ func (s *step) read(i *inode, p []byte, off int64) error {
 }
 
 func (s *step) readPack(number int32, p []byte, off int64) error {
-	f, id := s.spool.f, s.packID(number)
-	if number != 0 {
-		var err error
+	id := s.packID(number)
+	var err error
+	if number == 0 {
+		err = s.spool.readAt(p, off)
+	} else {
+		var f *os.File
 		if f, err = s.packs.File(id); err != nil {
 			return err
 		}
+		_, err = f.ReadAt(p, off)
 	}
-	if _, err := f.ReadAt(p, off); err != nil {
+	if err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
@@ -132,9 +143,15 @@ func (s *step) readPack(number int32, p []byte, off int64) error {
 	return nil
 }
 
-// Write is write(2). It is answered when the bytes have their place on the disk,
-// so that "no space left" reaches the program (LAWS 17).
+// Write is write(2).
 func (s *step) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	return s.writeFrom(nil, in, data)
+}
+
+// writeFrom is Write of data that may lie at the tail of a. It is answered when
+// the bytes have their place on the disk, so that "no space left" reaches the
+// program (LAWS 17); they go there later.
+func (s *step) writeFrom(a *arena, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	i, st := s.regular(in.NodeId)
 	if st != fuse.OK {
 		return 0, st
@@ -142,7 +159,7 @@ func (s *step) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, 
 	i.file.mu.Lock()
 	defer i.file.mu.Unlock()
 	s.take(i)
-	n, err := s.write(i.file, int64(in.Offset), data)
+	n, err := s.write(a, i.file, int64(in.Offset), data)
 	if n > 0 {
 		s.wrote(i, int64(in.Offset)+int64(n), in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0)
 	}
@@ -165,7 +182,7 @@ func (s *step) wrote(i *inode, end int64, killIDs bool) {
 	if killed {
 		// The kernel asks for time and size again after a write, not for the mode.
 		// Where it does not hold the inode any more it need not be told.
-		_ = s.server.InodeNotify(i.id, -1, 0)
+		s.notifyAttr(i.id)
 	}
 }
 

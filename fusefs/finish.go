@@ -15,6 +15,7 @@ import (
 
 // finish ends the step in the order of LAWS 12 and works out what it did.
 func (s *step) finish(ctx context.Context) (recorder.Result, error) {
+	defer close(s.over)
 	defer s.spool.w.Abort() // after Commit it does nothing
 	if err := s.detach(ctx); err != nil {
 		return recorder.Result{}, errors.Join(err, s.failure())
@@ -22,6 +23,7 @@ func (s *step) finish(ctx context.Context) (recorder.Result, error) {
 	if err := os.Remove(s.root); err != nil {
 		return recorder.Result{}, fmt.Errorf("remove mount point: %w", err)
 	}
+	s.spool.flush()
 	if err := s.failure(); err != nil {
 		return recorder.Result{}, err
 	}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -23,8 +23,17 @@ const detachTime = 5 * time.Second
 
 // Options change what New returns.
 type Options struct {
-	// Debug receives every request and reply; nil for none.
-	Debug io.Writer
+	// Workers is how many threads answer requests; 0 for what suits the processors.
+	Workers int
+}
+
+// workers is one where there is nothing to share: a second reader of the device
+// only moves requests from one processor to the other.
+func (o Options) workers() int {
+	if o.Workers > 0 {
+		return o.Workers
+	}
+	return max(1, min(4, runtime.NumCPU()/2))
 }
 
 // New returns the FUSE recorder. The process must be root in the user namespace
@@ -67,7 +76,7 @@ func (b *backend) Mount(ctx context.Context, spec recorder.Spec) (string, error)
 	}
 	s := newStep(parent, set, newSpool(w))
 	s.root = filepath.Join(spec.WorkDir, "root")
-	if err := s.start(spec, b.logger(s), b.opts.Debug != nil); err != nil {
+	if err := s.start(spec, b.opts.workers()); err != nil {
 		w.Abort()
 		return "", err
 	}
@@ -78,11 +87,6 @@ func (b *backend) Mount(ctx context.Context, spec recorder.Spec) (string, error)
 	}
 	b.steps[spec.ID] = s
 	return s.root, nil
-}
-
-// logger takes go-fuse's words; a reader that gave up is the step's failure.
-func (b *backend) logger(s *step) *log.Logger {
-	return log.New(logWriter{s, b.opts.Debug}, "", 0)
 }
 
 // remove takes a step out of the backend; nil where there is none.
@@ -131,13 +135,16 @@ func (b *backend) Close() error {
 type step struct {
 	fuse.RawFileSystem
 
-	root   string // the mount point
-	parent tree.Tree
-	packs  *pack.Set
-	spool  *spool
-	server *fuse.Server
-	direct bool          // handles of new files bypass the page cache
-	served chan struct{} // closed when the server saw ENODEV
+	root    string // the mount point
+	parent  tree.Tree
+	packs   *pack.Set
+	spool   *spool
+	device  int           // the descriptor of /dev/fuse
+	direct  bool          // handles of new files bypass the page cache
+	served  chan struct{} // closed when every worker saw ENODEV
+	over    chan struct{} // closed when nobody needs the spool any more
+	workers sync.WaitGroup
+	counts  [opcodes]atomic.Uint64 // requests by opcode
 
 	mu       sync.Mutex
 	inodes   map[uint64]*inode
@@ -154,7 +161,7 @@ type step struct {
 func newStep(parent tree.Tree, packs *pack.Set, sp *spool) *step {
 	s := &step{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
-		parent:        parent, packs: packs, spool: sp, served: make(chan struct{}),
+		parent:        parent, packs: packs, spool: sp, served: make(chan struct{}), over: make(chan struct{}),
 		inodes: map[uint64]*inode{}, baseDirs: map[string]*inode{}, nextID: 2,
 		packIDs: []tree.PackID{sp.w.ID()}, packIndex: map[tree.PackID]int32{},
 	}
@@ -174,31 +181,6 @@ func (s *step) fail(err error) {
 
 // String names the file system in mount tables.
 func (s *step) String() string { return "fbuild" }
-
-// Init is called before the first request.
-func (s *step) Init(server *fuse.Server) {
-	s.server = server
-	// Before 6.6 a file can't be mapped through a handle that bypasses the cache.
-	s.direct = server.KernelSettings().Flags64()&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0
-}
-
-// logWriter passes go-fuse's log on and turns a dead reader into a failure.
-type logWriter struct {
-	s  *step
-	to io.Writer
-}
-
-// Write is io.Writer for log.Logger.
-func (l logWriter) Write(p []byte) (int, error) {
-	const dead = "Failed to read from fuse conn"
-	if len(p) >= len(dead) && string(p[:len(dead)]) == dead {
-		l.s.fail(fmt.Errorf("serve root: %s", p))
-	}
-	if l.to != nil {
-		return l.to.Write(p)
-	}
-	return len(p), nil
-}
 
 // Children are the re-exec entries of this package.
 func Children() map[string]func() int {

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"runtime/debug"
-	"strconv"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -20,7 +20,7 @@ import (
 const maxWrite = 1 << 20
 
 // start shows the stubs, mounts the step and serves it.
-func (s *step) start(spec recorder.Spec, logger *log.Logger, verbose bool) error {
+func (s *step) start(spec recorder.Spec, workers int) error {
 	if err := s.addStubs(spec.Stubs); err != nil {
 		return err
 	}
@@ -31,44 +31,39 @@ func (s *step) start(spec recorder.Spec, logger *log.Logger, verbose bool) error
 	if err != nil {
 		return fmt.Errorf("open /dev/fuse: %w", err)
 	}
+	s.device = fd
 	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read=%d", fd, maxWrite)
 	// Never nosuid: setuid programs and file capabilities work in a RUN (LAWS 19).
 	if err := unix.Mount("fbuild", s.root, "fuse", unix.MS_NODEV, data); err != nil {
-		_ = unix.Close(fd) // the error before counts
-		return fmt.Errorf("mount FUSE: %w", err)
+		return errors.Join(fmt.Errorf("mount FUSE: %w", err), unix.Close(fd))
 	}
-	opts := s.mountOptions(logger, verbose)
-	server, err := fuse.NewServer(s, "/dev/fd/"+strconv.Itoa(fd), opts)
-	if err != nil {
-		return errors.Join(fmt.Errorf("start FUSE server: %w", err), s.unmount(unix.MNT_DETACH))
+	if err := s.serve(workers); err != nil {
+		return errors.Join(fmt.Errorf("start FUSE server: %w", err), s.unmount(unix.MNT_DETACH), unix.Close(fd), s.spool.drop())
 	}
-	go func() {
-		defer close(s.served)
-		server.Serve()
-	}()
 	return nil
 }
 
 // mountOptions are the settings of the measurements in docs: few requests, no
 // truncation lost (no ATOMIC_O_TRUNC beside "no OPEN"), no passthrough.
-func (s *step) mountOptions(logger *log.Logger, verbose bool) *fuse.MountOptions {
+func (s *step) mountOptions() *fuse.MountOptions {
 	return &fuse.MountOptions{
 		MaxWrite:             maxWrite,
 		MaxBackground:        64,
-		Logger:               logger,
-		Debug:                verbose,
+		Logger:               log.New(io.Discard, "", 0), // it names requests that are answered with ENOSYS
 		DisableReadDirPlus:   true,
-		DisableSplice:        true,
 		EnableSymlinkCaching: true,
 		ExtraCapabilities:    fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 		// AUTO_INVAL_DATA stays: until 6.19 a direct write did not drop what a read
 		// that raced with it had put into the page cache; the new mtime does.
 		DisabledCapabilities: fuse.CAP_PASSTHROUGH | fuse.CAP_ATOMIC_O_TRUNC,
-		PanicHandler: func(v any) fuse.Status {
-			s.fail(fmt.Errorf("serve root: panic: %v\n%s", v, debug.Stack()))
-			return fuse.EIO
-		},
+		PanicHandler:         s.panicked,
 	}
+}
+
+// panicked is told of a handler that panicked: the step has failed.
+func (s *step) panicked(v any) fuse.Status {
+	s.fail(fmt.Errorf("serve root: panic: %v\n%s", v, debug.Stack()))
+	return fuse.EIO
 }
 
 func (s *step) unmount(flags int) error {
@@ -105,6 +100,7 @@ func (s *step) detach(ctx context.Context) error {
 // abort throws the step away. The connection is cut first, so that whoever
 // waits for an answer gets an error instead.
 func (s *step) abort() error {
+	defer close(s.over)
 	err := s.unmount(unix.MNT_FORCE | unix.MNT_DETACH)
 	if errors.Is(err, unix.EPERM) {
 		err = s.unmount(unix.MNT_DETACH)

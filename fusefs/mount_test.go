@@ -37,7 +37,7 @@ func TestConnection(t *testing.T) {
 	w := newWorld(t)
 	r := w.mount(nil, w.parent())
 	defer r.finish()
-	disabled := w.b.(*backend).steps[r.id].mountOptions(nil, false).DisabledCapabilities
+	disabled := w.b.(*backend).steps[r.id].mountOptions().DisabledCapabilities
 	for name, bit := range map[string]uint64{"passthrough": fuse.CAP_PASSTHROUGH, "atomic O_TRUNC": fuse.CAP_ATOMIC_O_TRUNC} {
 		if disabled&bit == 0 {
 			t.Errorf("%s is not switched off", name)

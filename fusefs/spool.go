@@ -21,12 +21,22 @@ const (
 )
 
 // spool is the step's own pack while it is written: offsets are handed out, are
-// never read before they were written, and go back when nobody needs them.
+// never read before they were written, and go back when nobody needs them. What
+// was written last is in memory (chunk.go).
 type spool struct {
 	w *pack.Writer
 	f *os.File
 
+	written sync.WaitGroup // the writer
+
 	mu       sync.Mutex
+	moved    sync.Cond // the queue, the buffers or closing changed
+	chunks   []*chunk  // those in memory, in the order of their opening
+	queue    []*chunk  // those that wait for the writer, the first is being written
+	buffers  [][]byte  // free ones
+	made     int       // buffers that exist
+	most     int       // and may
+	closing  bool
 	end      int64 // everything behind was never handed out, or came back
 	reserved int64 // room is taken up to here
 	plain    bool  // the file system can't take room ahead
@@ -43,7 +53,9 @@ type run struct {
 }
 
 func newSpool(w *pack.Writer) *spool {
-	return &spool{w: w, f: w.File(), freed: map[int64]run{}, ends: map[int64]int64{}}
+	s := &spool{w: w, f: w.File(), freed: map[int64]run{}, ends: map[int64]int64{}}
+	s.moved.L = &s.mu
+	return s
 }
 
 // alloc hands out n bytes in one piece.
@@ -75,16 +87,7 @@ func (s *spool) scrap(n int64) (int64, bool) {
 	return 0, false
 }
 
-// extend hands out the n bytes behind at, if they are the next ones anyway.
-func (s *spool) extend(at, n int64) (bool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if at != s.end {
-		return false, nil
-	}
-	return true, s.grow(n)
-}
-
+// grow hands out n bytes at the end. The caller holds mu.
 func (s *spool) grow(n int64) error {
 	if err := s.reserve(s.end + n); err != nil {
 		return err
@@ -98,20 +101,29 @@ func (s *spool) reserve(end int64) error {
 	if end <= s.reserved || s.plain {
 		return nil
 	}
-	for _, to := range []int64{end + ahead, end} {
-		err := unix.Fallocate(int(s.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, s.reserved, to-s.reserved)
-		switch {
-		case err == nil:
-			s.reserved = to
-			return nil
-		case errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS):
-			s.plain = true
-			return nil
-		case !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) && !errors.Is(err, unix.EFBIG) || to == end:
-			return fmt.Errorf("reserve %d bytes in spool: %w", to-s.reserved, err)
-		}
+	if s.fallocate(end+ahead) == nil || s.plain || s.fallocate(end) == nil {
+		return nil
+	}
+	// What was given back and not punched yet may be enough.
+	if err := s.punch(); err != nil {
+		return err
+	}
+	if err := s.fallocate(end); err != nil {
+		return fmt.Errorf("reserve %d bytes in spool: %w", end-s.reserved, err)
 	}
 	return nil
+}
+
+func (s *spool) fallocate(end int64) error {
+	err := unix.Fallocate(int(s.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, s.reserved, end-s.reserved)
+	switch {
+	case err == nil:
+		s.reserved = end
+	case errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS):
+		s.plain = true
+		return nil
+	}
+	return err
 }
 
 // free takes n bytes at at back.
@@ -121,6 +133,15 @@ func (s *spool) free(at, n int64) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.takeBack(at, n)
+	if s.waiting < garbage {
+		return nil
+	}
+	return s.punch()
+}
+
+// takeBack enters a range that is not needed any more.
+func (s *spool) takeBack(at, n int64) {
 	s.waiting += n
 	r := run{n: n}
 	if next, ok := s.freed[at+n]; ok {
@@ -132,15 +153,24 @@ func (s *spool) free(at, n int64) error {
 		s.forget(start, before)
 		at, r.n = start, r.n+before.n
 	}
-	if at+r.n == s.end {
-		s.end = at
-	} else {
+	end := at + r.n
+	floor := int64(0) // the ranges of chunks in memory are not handed out again
+	for _, c := range s.chunks {
+		if c.open && c.base+c.used == end && r.n > 0 {
+			end = max(at, c.base) // the chunk itself hands them out again
+			c.used = end - c.base
+			s.waiting -= at + r.n - end
+			r.n = end - at
+		}
+		floor = max(floor, c.reach())
+	}
+	if end == s.end {
+		s.end = max(at, floor)
+		r.n = s.end - at
+	}
+	if r.n > 0 {
 		s.freed[at], s.ends[at+r.n] = r, at
 	}
-	if s.waiting < garbage {
-		return nil
-	}
-	return s.punch()
 }
 
 func (s *spool) forget(at int64, r run) {
@@ -159,10 +189,11 @@ func (s *spool) punch() error {
 		if r.punched {
 			continue
 		}
-		if err := s.punchRange(from, to); err != nil {
+		whole, err := s.punchWritten(from, to)
+		if err != nil {
 			return err
 		}
-		r.punched = true
+		r.punched = whole
 		s.freed[at] = r
 	}
 	if tail := (s.end + block - 1) / block * block; s.reserved > tail+ahead {
@@ -172,6 +203,31 @@ func (s *spool) punch() error {
 		s.reserved = tail
 	}
 	return nil
+}
+
+// punchWritten punches what is not in memory: the writer would take that room
+// again, and not find it. It reports whether that was all.
+func (s *spool) punchWritten(from, to int64) (whole bool, err error) {
+	whole = true
+	for from < to {
+		end := to
+		for _, c := range s.chunks {
+			low, high := c.base/block*block, (c.reach()+block-1)/block*block
+			switch {
+			case low <= from && from < high:
+				whole, from, end = false, high, high
+			case from < low:
+				end = min(end, low)
+			}
+		}
+		if end = min(end, to); end > from {
+			if err := s.punchRange(from, end); err != nil {
+				return false, err
+			}
+			from = end
+		}
+	}
+	return whole, nil
 }
 
 func (s *spool) punchRange(from, to int64) error {
