@@ -17,6 +17,7 @@ const (
 	opMkdir       = 9
 	opUnlink      = 10
 	opRmdir       = 11
+	opRename      = 12
 	opRead        = 15
 	opWrite       = 16
 	opRelease     = 18
@@ -100,6 +101,11 @@ func (w *worker) warm(h *fuse.InHeader) (size int, st fuse.Status, known bool) {
 	case opUnlink, opRmdir:
 		st = s.remove(h, name(w.rest(unsafe.Sizeof(*h))), h.Opcode == opRmdir)
 		return 0, st, true
+	case opRename: // RENAME2 without flags
+		const start = unsafe.Sizeof(*h) + 8
+		in := fuse.RenameIn{InHeader: *h, Newdir: inAs[fuse.RenameIn](w).Newdir}
+		from, to, _ := bytes.Cut(w.rest(start), []byte{0})
+		return 0, s.Rename(nil, &in, string(from), name(to)), true
 	case opRename2:
 		in := inAs[fuse.RenameIn](w)
 		from, to, _ := bytes.Cut(w.rest(unsafe.Sizeof(*in)), []byte{0})

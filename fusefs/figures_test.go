@@ -1,0 +1,235 @@
+package fusefs
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbuild/fbuild/internal/reexec"
+)
+
+var (
+	figureRounds = flag.Int("figures", 0, "measure so many rounds against overlayfs")
+	figureNames  = flag.String("figure", ".", "those that match")
+)
+
+// figures are what is measured, in this order on one root. An entry is a shell command, or one of figureIn's.
+var figures = []struct{ name, how, args string }{
+	{"first stat of 20,000 parent files", "go", "stat base 20000"},
+	{"second stat", "go", "stat base 20000"},
+	{"first read of 20,000 parent files", "go", "read base 20000"},
+	{"second read", "go", "read base 20000"},
+	{"create 30,000 files of 1-8 KiB", "go", "create new 30000"},
+	{"two at once, 10,000 each", "go", "two n 10000"},
+	{"tar x of 30,000 files", "sh", "tar xf $TAR"},
+	{"cp -a of 30,000 files", "sh", "cp -a new copy"},
+	{"chmod -R of 60,000 entries", "sh", "chmod -R o-r new copy"},
+	{"chown -R of 60,000 entries", "sh", "chown -R 1:1 new copy"},
+	{"mv of a parent tree of 20,000", "sh", "mv base moved"},
+	{"rm -rf of 60,000 files", "sh", "rm -rf copy n1 n2"},
+	{"write 1 GiB in 128 KiB", "go", "write big 1073741824 131072"},
+	{"read it back", "go", "readall big 1073741824 131072"},
+	{"write 256 MiB in 4 KiB", "go", "write small 268435456 4096"},
+}
+
+// figureIn does one of the measured operations in the current directory.
+func figureIn(args []string) error {
+	num := func(k int) int { n, _ := strconv.Atoi(args[k]); return n }
+	buf := make([]byte, 1<<20)
+	for i := range buf {
+		buf[i] = byte(i * 7)
+	}
+	file := func(i int) string { return fmt.Sprintf("%s/%d/%d", args[1], i/20, i) }
+	switch args[0] {
+	case "two":
+		errs := make(chan error)
+		for _, k := range []string{"1", "2"} {
+			go func() { errs <- figureIn([]string{"create", args[1] + k, args[2]}) }()
+		}
+		return errors.Join(<-errs, <-errs)
+	case "create":
+		for i := range num(2) {
+			if i%20 == 0 {
+				if err := os.MkdirAll(filepath.Dir(file(i)), 0o755); err != nil {
+					return err
+				}
+			}
+			if err := os.WriteFile(file(i), buf[:1024+i*977%7168], 0o644); err != nil {
+				return err
+			}
+		}
+	case "stat":
+		for i := range num(2) {
+			var st unix.Stat_t
+			if err := unix.Lstat(file(i), &st); err != nil {
+				return err
+			}
+		}
+	case "read":
+		for i := range num(2) {
+			fd, err := unix.Open(file(i), unix.O_RDONLY, 0)
+			if err != nil {
+				return err
+			}
+			if _, err := unix.Read(fd, buf); err != nil {
+				return err
+			}
+			if err := unix.Close(fd); err != nil {
+				return err
+			}
+		}
+	case "write", "readall":
+		flags := unix.O_RDONLY
+		if args[0] == "write" {
+			flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL
+		}
+		fd, err := unix.Open(args[1], flags, 0o644)
+		if err != nil {
+			return err
+		}
+		for range num(2) / num(3) {
+			if args[0] == "write" {
+				_, err = unix.Write(fd, buf[:num(3)])
+			} else {
+				_, err = unix.Read(fd, buf[:num(3)])
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return unix.Close(fd)
+	}
+	return nil
+}
+
+// TestFigures compares with overlayfs, whose upper directory is on the disk that the spool is on. It prints the least of the rounds.
+func TestFigures(t *testing.T) {
+	if *figureRounds == 0 {
+		t.SkipNow()
+	}
+	base := t.TempDir()
+	if err := os.Chdir(base); err != nil {
+		t.Fatal(err)
+	}
+	if err := figureIn([]string{"create", "base", "20000"}); err != nil {
+		t.Fatal(err)
+	}
+	tarDir := t.TempDir()
+	if err := os.Chdir(tarDir); err != nil {
+		t.Fatal(err)
+	}
+	if err := figureIn([]string{"create", "tarred", "30000"}); err != nil {
+		t.Fatal(err)
+	}
+	tar := filepath.Join(t.TempDir(), "t.tar")
+	if out, err := osexec.Command("tar", "cf", tar, "tarred").CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	if err := os.Chdir("/"); err != nil {
+		t.Fatal(err)
+	}
+	fuse, ovl := make([][]time.Duration, len(figures)), make([][]time.Duration, len(figures))
+	var finish []time.Duration
+	for range *figureRounds {
+		w := newWorld(t)
+		r := w.mount(nil, w.fromDir(base))
+		measure(t, r.root, tar, fuse)
+		r.finish()
+		r = w.mount(nil)
+		one(t, r.root, "go", "create new 30000", tar)
+		start := time.Now()
+		r.finish()
+		finish = append(finish, time.Since(start))
+		if err := os.RemoveAll(w.packs.Dir()); err != nil {
+			t.Fatal(err)
+		}
+
+		o := t.TempDir()
+		for _, d := range []string{"u", "w", "m"} {
+			if err := os.Mkdir(filepath.Join(o, d), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m := filepath.Join(o, "m")
+		if err := unix.Mount("overlay", m, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s/u,workdir=%s/w,userxattr", base, o, o)); err != nil {
+			t.Fatal(err)
+		}
+		measure(t, m, tar, ovl)
+		if err := unix.Unmount(m, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(filepath.Join(o, "u")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for k, f := range figures {
+		if fuse[k][0] == 1 {
+			continue
+		}
+		a, b := slices.Min(fuse[k]), slices.Min(ovl[k])
+		t.Logf("%-36s fuse %8.1f ms   overlay %8.1f ms   %5.2f", f.name, ms(a), ms(b), float64(a)/float64(b))
+	}
+	t.Logf("%-36s fuse %8.1f ms", "finish of 30,000 files", ms(slices.Min(finish)))
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func measure(t *testing.T, root, tar string, into [][]time.Duration) {
+	for k, f := range figures {
+		if !regexp.MustCompile(*figureNames).MatchString(f.name) {
+			into[k] = []time.Duration{1}
+			continue
+		}
+		into[k] = append(into[k], one(t, root, f.how, f.args, tar))
+	}
+}
+
+// one returns how long a process in root was busy with args.
+func one(t *testing.T, root, how, args, tar string) time.Duration {
+	unix.Sync()
+	cmd := reexec.Command(t.Context(), "test-figure", root, how, args, tar)
+	cmd.Dir = "/"
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v %s", args, err, out)
+	}
+	ns, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(ns)
+}
+
+// runFigure is the process of one.
+func runFigure() int {
+	root, how, args, tar := os.Args[1], os.Args[2], os.Args[3], os.Args[4]
+	err := os.Chdir(root)
+	start := time.Now()
+	if err == nil && how == "go" {
+		err = figureIn(strings.Fields(args))
+	} else if err == nil {
+		cmd := osexec.Command("/bin/sh", "-ec", args)
+		cmd.Env = []string{"PATH=/usr/bin:/bin", "TAR=" + tar}
+		var out []byte
+		if out, err = cmd.CombinedOutput(); err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println(time.Since(start).Nanoseconds())
+	return 0
+}
