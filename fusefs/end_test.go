@@ -108,17 +108,59 @@ func TestAbort(t *testing.T) {
 	}
 }
 
-// TestPanic: a handler that panics fails the step.
+// TestPanic: a handler that panics answers, goes on, and fails the step, whether this package or go-fuse called it.
 func TestPanic(t *testing.T) {
+	for _, tt := range []struct{ name, script string }{
+		{"hot", "if chmod 600 d/a; then exit 1; fi; cat d/b"},
+		{"cold", "if ln d/a d/z; then exit 1; fi; cat d/b"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			r := w.mount(nil, w.parent())
+			r.sh("cat d/a") // then the kernel knows it
+			s := w.b.(*backend).steps[r.id]
+			s.mu.Lock()
+			s.inodes[baseID("d/a")].file = nil // what asks for its size panics
+			s.mu.Unlock()
+			r.sh(tt.script)
+			if _, err := w.b.Finish(context.Background(), r.id); err == nil || !strings.Contains(err.Error(), "panic: runtime error") {
+				t.Errorf("finish: got %v, want the panic", err)
+			}
+		})
+	}
+}
+
+// TestWriterFails: an error of the thread that writes the spool comes after the answer, and fails the step whatever the exit status. LAWS 17.
+func TestWriterFails(t *testing.T) {
 	w := newWorld(t)
 	r := w.mount(nil, w.parent())
+	r.sh("echo x > f") // takes room ahead
 	s := w.b.(*backend).steps[r.id]
-	if st := s.mountOptions().PanicHandler("boom"); st != fuse.EIO {
-		t.Errorf("panic: got %v, want EIO", st)
+	bad, err := os.Open(s.spool.f.Name())
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := w.b.Finish(context.Background(), r.id); err == nil || !strings.Contains(err.Error(), "boom") {
-		t.Errorf("finish: got %v, want the panic", err)
+	s.spool.mu.Lock()
+	good := s.spool.f
+	s.spool.f = bad
+	s.spool.mu.Unlock()
+	r.sh("dd if=/dev/zero of=g bs=128k count=64 status=none")
+	_, err = w.b.Finish(context.Background(), r.id)
+	if err == nil || !strings.Contains(err.Error(), "write spool") {
+		t.Errorf("finish: got %v, want an error of the writer", err)
 	}
+	if err := errors.Join(good.Close(), bad.Close()); err != nil && !errors.Is(err, os.ErrClosed) {
+		t.Error(err)
+	}
+}
+
+// TestHostileEnds: many processes, and a working directory that is gone.
+func TestHostileEnds(t *testing.T) {
+	w := newWorld(t)
+	r := w.mount(nil, w.parent())
+	r.sh(`i=0; while test $i -lt 400; do (echo $i > p$i; cat d/a > /dev/null) & i=$((i+1)); done; wait; test $(cat p* | sort -u | wc -l) = 400; rm p*
+		mkdir away; cd away; rmdir ../away; if touch x; then exit 1; fi; pwd -P || true`)
+	expect(t, r.finish(), "")
 }
 
 // TestServerProcess talks to a recorder in a process of its own, then kills it in the middle of a step: nobody hangs, the step has

@@ -174,16 +174,19 @@ func (s *step) writeFrom(a *arena, in *fuse.WriteIn, data []byte) (uint32, fuse.
 
 // wrote notes that bytes up to end were written. The caller holds the contents.
 func (s *step) wrote(i *inode, end int64, killIDs bool) {
-	s.mu.Lock()
-	s.touched(i)
-	i.size = max(i.size, end)
-	killed := s.killPrivileges(i, killIDs)
-	s.mu.Unlock()
-	if killed {
+	if s.grown(i, end, killIDs) {
 		// The kernel asks for time and size again after a write, not for the mode.
-		// Where it does not hold the inode any more it need not be told.
 		s.notifyAttr(i.id)
 	}
+}
+
+// grown is the part of wrote under the step's lock. It reports whether the mode changed.
+func (s *step) grown(i *inode, end int64, killIDs bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.touched(i)
+	i.size = max(i.size, end)
+	return s.killPrivileges(i, killIDs)
 }
 
 // writeError is what the program is told. An error that no program sees, or that

@@ -177,18 +177,20 @@ func (s *step) inode(id uint64) *inode { return s.inodes[id] }
 
 // Forget is what the kernel says when it no longer holds an inode.
 func (s *step) Forget(id, n uint64) {
-	s.mu.Lock()
-	i := s.inode(id)
-	if i == nil || i == s.rootDir {
-		s.mu.Unlock()
-		return
-	}
-	i.lookups -= min(n, i.lookups)
-	gone := s.dropIfUnused(i)
-	s.mu.Unlock()
-	if gone != nil {
+	if gone := s.forget(id, n); gone != nil {
 		s.release(gone)
 	}
+}
+
+func (s *step) forget(id, n uint64) (gone *inode) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.inode(id)
+	if i == nil || i == s.rootDir {
+		return nil
+	}
+	i.lookups -= min(n, i.lookups)
+	return s.dropIfUnused(i)
 }
 
 // dropIfUnused lets go of an inode that the kernel does not hold and that is

@@ -1,0 +1,15 @@
+package fusefs
+
+import (
+	"testing"
+
+	"github.com/fbuild/fbuild/internal/recorder"
+	"github.com/fbuild/fbuild/internal/testenv"
+	"github.com/fbuild/fbuild/tree/recordertest"
+)
+
+// TestLawsOfSeveralWorkers: on machines with more processors more than one thread answers.
+func TestLawsOfSeveralWorkers(t *testing.T) {
+	testenv.NeedFUSE(t)
+	recordertest.All(t, func(*testing.T) recorder.Backend { return New(Options{Workers: 4}) })
+}
