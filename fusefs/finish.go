@@ -88,8 +88,8 @@ func (s *step) loadMovedLinks(d *inode, inPlace bool) {
 			}
 		}
 	}
-	for _, name := range sortedKids(d) {
-		if c := d.dir.kids[name]; c != nil && c.dir != nil {
+	for name, c := range d.dir.kids {
+		if c != nil && c.dir != nil {
 			s.loadMovedLinks(c, inPlace && isBase(d, name, c))
 		}
 	}
@@ -133,7 +133,7 @@ func sortedKids(d *inode) []string {
 type merger struct {
 	s     *step
 	e     *tree.Editor
-	files map[*inode][]string // every name of what is no directory
+	files map[*inode][]string // every name of what has several
 	moved map[*inode]bool     // has a name that the parent has not
 	order []*inode
 	notes []string
@@ -182,6 +182,12 @@ func (m *merger) entry(d *inode, name, p string, inPlace bool) error {
 		return nil
 	case c.dir != nil:
 		return m.dir(c, p, same)
+	}
+	if c.nlink == 1 {
+		if same && !c.dirty {
+			return nil
+		}
+		return m.e.Put(p, m.node(c, p))
 	}
 	if m.files[c] == nil {
 		m.order = append(m.order, c)
