@@ -25,6 +25,7 @@ var (
 // TestFsx does random operations on two files, each through the handle of its CREATE, a second handle, one that appends, and a shared mapping, and compares what
 // all of them see with a model after each. In the end the pack must hold the model. The method is fsx's. LAWS 16, 19.
 func TestFsx(t *testing.T) {
+	t.Parallel()
 	for _, workers := range []int{1, 3} {
 		t.Run(fmt.Sprint("workers_", workers), func(t *testing.T) {
 			t.Parallel()

@@ -69,6 +69,7 @@ start()
 
 // TestRequests holds what each operation asks the server for: the cost of a file is the number of its requests.
 func TestRequests(t *testing.T) {
+	t.Parallel()
 	var got strings.Builder
 	for _, c := range requestCases {
 		fmt.Fprintf(&got, "%s: %s\n", c.name, requests(t, c.script))

@@ -10,6 +10,7 @@ import (
 
 // TestLawsOfSeveralWorkers: on machines with more processors more than one thread answers.
 func TestLawsOfSeveralWorkers(t *testing.T) {
+	t.Parallel()
 	testenv.NeedFUSE(t)
 	recordertest.All(t, func(*testing.T) recorder.Backend { return New(Options{Workers: 4}) })
 }
