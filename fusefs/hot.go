@@ -153,9 +153,7 @@ func borrowed(b []byte) string {
 }
 
 func cut(b []byte) []byte {
-	if k := bytes.IndexByte(b, 0); k >= 0 {
-		return b[:k]
-	}
+	b, _, _ = bytes.Cut(b, []byte{0})
 	return b
 }
 
