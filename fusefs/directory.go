@@ -14,17 +14,20 @@ import (
 // maxName is the longest name that every unpacker takes (LAWS 21).
 const maxName = 255
 
-// Cookies of READDIR: 1 behind ".", 2 behind "..", firstCookie+k for the k-th
-// name of the parent, then one for each name ever added, never given twice: a
-// reader that goes on after any change misses and repeats nothing that stayed.
-const firstCookie = 3
+// Cookies of READDIR: 1 behind ".", 2 behind "..", then the names that were added,
+// the newest first, then firstBase+k for the k-th name of the parent. A cookie is
+// never given twice, so that a reader that goes on after any change misses and
+// repeats nothing that stayed; and what is added while it reads stands behind it,
+// so that one that adds a name for each that it reads comes to an end. All fit
+// into 31 bits, for programs of 32.
+const firstBase = 1 << 30
 
 // directory is what lies over a directory of the parent, or over nothing.
 type directory struct {
 	kids  map[string]*inode // looked at, added or (nil) removed
 	added map[string]uint64 // cookies of names that the parent has not, or had removed before
-	order []addition        // in cookie order; may hold names that are gone again
-	next  uint64
+	order []addition        // by falling cookies; may hold names that are gone again
+	last  uint64            // the lowest cookie that was given
 }
 
 type addition struct {
@@ -97,9 +100,9 @@ func (i *inode) attach(name string, c *inode) {
 		if i.dir.added == nil {
 			i.dir.added = map[string]uint64{}
 		}
-		i.dir.added[name] = i.dir.next
-		i.dir.order = append(i.dir.order, addition{name, i.dir.next})
-		i.dir.next++
+		i.dir.last--
+		i.dir.added[name] = i.dir.last
+		i.dir.order = append(i.dir.order, addition{name, i.dir.last})
 	}
 	i.dir.kids[name] = c
 	if c.dir != nil {
@@ -120,26 +123,27 @@ func (i *inode) detach(name string) {
 	}
 }
 
-// each calls fn for every name behind cookie from, until it returns false.
+// each calls fn for every name from cookie from on, until it returns false.
 func (i *inode) each(from uint64, fn func(name string, next uint64) bool) {
-	if i.base != nil {
-		names := i.base.Names()
-		for k := max(from, firstCookie) - firstCookie; k < uint64(len(names)); k++ {
-			name := names[k]
-			if _, again := i.dir.added[name]; again {
-				continue
-			}
-			if c, ok := i.dir.kids[name]; ok && c == nil {
-				continue
-			}
-			if !fn(name, firstCookie+k+1) {
-				return
-			}
+	for k := sort.Search(len(i.dir.order), func(k int) bool { return i.dir.order[k].cookie < from }) - 1; k >= 0; k-- {
+		a := i.dir.order[k]
+		if i.dir.added[a.name] == a.cookie && !fn(a.name, a.cookie+1) {
+			return
 		}
 	}
-	start := sort.Search(len(i.dir.order), func(k int) bool { return i.dir.order[k].cookie >= from })
-	for _, a := range i.dir.order[start:] {
-		if i.dir.added[a.name] == a.cookie && !fn(a.name, a.cookie+1) {
+	if i.base == nil {
+		return
+	}
+	names := i.base.Names()
+	for k := max(from, firstBase) - firstBase; k < uint64(len(names)); k++ {
+		name := names[k]
+		if _, again := i.dir.added[name]; again {
+			continue
+		}
+		if c, ok := i.dir.kids[name]; ok && c == nil {
+			continue
+		}
+		if !fn(name, firstBase+k+1) {
 			return
 		}
 	}
@@ -205,7 +209,7 @@ func (s *step) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryLis
 	if in.Offset < 2 && !out.AddDirEntry(fuse.DirEntry{Name: "..", Mode: unix.S_IFDIR, Ino: up.id, Off: 2}) {
 		return fuse.OK
 	}
-	// ".." leads to cookie 2, the first name stands at 3.
+	// ".." leads to cookie 2, names stand behind it.
 	d.each(in.Offset, func(name string, next uint64) bool {
 		e := fuse.DirEntry{Name: name, Off: next}
 		if c := d.dir.kids[name]; c != nil {

@@ -90,7 +90,6 @@ func (s *step) newBase(n *tree.Node, path string) *inode {
 		}
 	}
 	if n.Kind == tree.Dir {
-		i.dir.next += uint64(len(n.Names()))
 		s.baseDirs[path] = i
 	}
 	return i
@@ -100,7 +99,7 @@ func (s *step) newBase(n *tree.Node, path string) *inode {
 func (s *step) add(i *inode) {
 	switch i.kind {
 	case unix.S_IFDIR:
-		i.dir = &directory{kids: map[string]*inode{}, next: firstCookie}
+		i.dir = &directory{kids: map[string]*inode{}, last: firstBase}
 	case unix.S_IFREG:
 		i.file = &content{}
 	}

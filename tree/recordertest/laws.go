@@ -4,5 +4,5 @@ import "slices"
 
 // laws are all laws, each with a name of its own.
 func laws() []law {
-	return slices.Concat(fileLaws(), unlinkLaws(), contentLaws(), renameLaws(), linkLaws(), dirLaws(), attrLaws(), xattrLaws(), kindLaws(), endLaws(), stubLaws())
+	return slices.Concat(fileLaws(), unlinkLaws(), contentLaws(), writeLaws(), renameLaws(), linkLaws(), dirLaws(), attrLaws(), xattrLaws(), kindLaws(), endLaws(), stubLaws())
 }
