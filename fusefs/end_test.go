@@ -117,7 +117,7 @@ func TestPanic(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
 			r := w.mount(nil, w.parent())
-			r.sh("cat d/a") // then the kernel knows it
+			r.sh("stat d/a") // then the kernel knows it
 			s := w.b.(*backend).steps[r.id]
 			s.mu.Lock()
 			s.inodes[baseID("d/a")].file = nil // what asks for its size panics
