@@ -130,6 +130,32 @@ func TestPanic(t *testing.T) {
 	}
 }
 
+// TestReaderFails: a worker that can't read requests any more leaves nobody waiting for answers, and fails the step. LAWS 20.
+func TestReaderFails(t *testing.T) {
+	w := newWorld(t)
+	r := w.mount(nil, w.parent())
+	s := w.b.(*backend).steps[r.id]
+	alive, err := unix.FcntlInt(uintptr(s.device), unix.F_DUPFD_CLOEXEC, 0) // closing the device would end the connection
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(alive)
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(null)
+	if err := unix.Dup3(null, s.device, unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := r.try("stat d/a"); err == nil {
+		t.Errorf("stat without a server: got %q, want an error", out)
+	}
+	if _, err := w.b.Finish(context.Background(), r.id); err == nil || !strings.Contains(err.Error(), "no request") {
+		t.Errorf("finish: got %v, want what the worker read", err)
+	}
+}
+
 // TestWriterFails: an error of the thread that writes the spool comes after the answer, and fails the step whatever the exit status. LAWS 17.
 func TestWriterFails(t *testing.T) {
 	w := newWorld(t)

@@ -69,7 +69,7 @@ func (w *worker) loop() {
 		more, err := w.next()
 		if err != nil {
 			w.s.fail(fmt.Errorf("serve root: %w", err))
-			if err := w.s.unmount(unix.MNT_FORCE | unix.MNT_DETACH); err != nil {
+			if err := w.s.disconnect(); err != nil {
 				w.s.fail(err)
 			}
 			return

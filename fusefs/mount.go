@@ -97,14 +97,20 @@ func (s *step) detach(ctx context.Context) error {
 	}
 }
 
-// abort throws the step away. The connection is cut first, so that whoever
-// waits for an answer gets an error instead.
-func (s *step) abort() error {
-	defer close(s.over)
+// disconnect unmounts, and where the kernel allows it ends what waits for answers.
+func (s *step) disconnect() error {
 	err := s.unmount(unix.MNT_FORCE | unix.MNT_DETACH)
 	if errors.Is(err, unix.EPERM) {
 		err = s.unmount(unix.MNT_DETACH)
 	}
+	return err
+}
+
+// abort throws the step away. The connection is cut first, so that whoever
+// waits for an answer gets an error instead.
+func (s *step) abort() error {
+	defer close(s.over)
+	err := s.disconnect()
 	if err == nil {
 		timer := time.NewTimer(detachTime)
 		defer timer.Stop()
