@@ -30,7 +30,10 @@ type Changes []Change
 
 // Sort orders cs as Changes demands.
 func (cs Changes) Sort() {
-	slices.SortStableFunc(cs, func(a, b Change) int { return Compare(a.Path, b.Path) })
+	byPath := func(a, b Change) int { return Compare(a.Path, b.Path) }
+	if !slices.IsSortedFunc(cs, byPath) { // as they mostly are, and a stable sort is slow
+		slices.SortStableFunc(cs, byPath)
+	}
 }
 
 // Apply puts a layer on top of t. Whiteouts and opaque marks act on t only,
