@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestFullDiskSources: contexts and files from elsewhere that do not fit into the
@@ -82,6 +85,31 @@ func TestFullDiskSources(t *testing.T) {
 	}
 	h.dockerfile("FROM busybox", "RUN echo small > /small")
 	h.ok("build", "-t", "small", ".")
+}
+
+// TestInterruptStalledServer: Ctrl-C ends a build at once that waits for a context or
+// a file whose server takes connections and says nothing.
+func TestInterruptStalledServer(t *testing.T) {
+	need(t, haveProgram("git") && haveProgram("ssh"), "git and ssh")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }() // its connections wait in the queue
+	host := l.Addr().String()
+	h := newHome(t, legs(t.Name())[1])
+	h.write(map[string]string{"add": "FROM scratch\nADD http://" + host + "/x /\n"})
+	for _, args := range [][]string{
+		{"http://" + host + "/x.git"}, {"ssh://git@" + host + "/x.git"}, {"http://" + host + "/x.tar"}, {"-f", "add", "."},
+	} {
+		p := h.start(append([]string{"build"}, args...)...)
+		p.until("the first line", func() bool { return p.stderr() != "" })
+		time.Sleep(300 * time.Millisecond)
+		p.interrupt(unix.SIGINT)
+		for _, left := range h.leftovers() {
+			t.Errorf("%q: %s", args, left)
+		}
+	}
 }
 
 // manyFiles is a context that is large by its names: docs/testing.md has what a
