@@ -8,8 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 // expandMount evaluates a RUN below `FROM a`, with WORKDIR /w and some variables.
 func expandMount(t *testing.T, flags string) ([]Mount, error) {
 	t.Helper()
