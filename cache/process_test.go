@@ -226,6 +226,7 @@ func holder(t *testing.T, dir, what, name string) *osexec.Cmd {
 func leftChild() int {
 	s, err := Open(context.Background(), os.Args[1])
 	if err == nil {
+		s.swept.Wait() // the sweep of Open holds a dead lease for a moment, as its owner would
 		for _, name := range s.Leftovers(context.Background()) {
 			fmt.Println("leftover", name)
 		}

@@ -105,6 +105,7 @@ func TestTempDirGoesWithItsStore(t *testing.T) {
 
 func TestSweep(t *testing.T) {
 	s := open(t, t.TempDir())
+	s.swept.Wait() // that of Open must not be at work on what is made below
 	part := "spool-" + strings.Repeat("a", 32) + ".part"
 	for _, tt := range []struct {
 		name, path string
