@@ -85,7 +85,11 @@ func (b *builder) fetchNamed(ctx context.Context, where string) (string, error) 
 	}
 	spec := ContextSpec{Location: where, Secrets: b.opts.Secrets, SSH: b.opts.SSH, Progress: b.opts.Progress}
 	f := &FetchedContext{temp: temp}
-	if err := f.fetch(ctx, spec); err != nil {
+	form, u, err := contextForm(where, "")
+	if err == nil {
+		err = f.fetch(ctx, form, u, spec)
+	}
+	if err != nil {
 		return "", spec.failed(err)
 	}
 	if f.Dir == "" {

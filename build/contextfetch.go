@@ -138,7 +138,7 @@ func isDir(name string) bool {
 // FetchContext makes of a location a directory: stdin and http(s) may be a tar in
 // any compression or a Dockerfile alone. The caller closes it after the build.
 func FetchContext(ctx context.Context, store *cache.Store, spec ContextSpec) (*FetchedContext, error) {
-	form, _, err := contextForm(spec.Location, spec.GitMethod)
+	form, u, err := contextForm(spec.Location, spec.GitMethod)
 	if err != nil {
 		return nil, spec.failed(err)
 	}
@@ -149,7 +149,7 @@ func FetchContext(ctx context.Context, store *cache.Store, spec ContextSpec) (*F
 		if f.temp, err = store.TempDir("context"); err != nil {
 			return nil, err
 		}
-		if err := f.fetch(ctx, spec); err != nil {
+		if err := f.fetch(ctx, form, u, spec); err != nil {
 			return nil, errors.Join(spec.failed(err), f.Close())
 		}
 	}
@@ -176,12 +176,9 @@ func (s *ContextSpec) failed(err error) error {
 	return e
 }
 
-// fetch brings the context into f.temp and shows it as one step.
-func (f *FetchedContext) fetch(ctx context.Context, spec ContextSpec) error {
-	form, u, err := contextForm(spec.Location, spec.GitMethod)
-	if err != nil {
-		return err
-	}
+// fetch brings a context of that form, u where it is a repository, into f.temp and
+// shows it as one step.
+func (f *FetchedContext) fetch(ctx context.Context, form string, u *fetch.GitURL, spec ContextSpec) (err error) {
 	name := "[internal] load remote build context"
 	if form == formGit {
 		name = "[internal] load git source " + u.String()

@@ -217,7 +217,7 @@ func flag(b bool) uint64 {
 // decide about the key (LAWS 23).
 func (s *mountSet) fill(ctx context.Context) error {
 	for _, m := range s.list {
-		if m.Type != dockerfile.MountBind || m.view != nil {
+		if m.Type != dockerfile.MountBind {
 			continue
 		}
 		if err := s.makeView(ctx, m); err != nil {
@@ -227,7 +227,11 @@ func (s *mountSet) fill(ctx context.Context) error {
 	return nil
 }
 
+// makeView makes the view of what is bound, or of what a cache starts from, once.
 func (s *mountSet) makeView(ctx context.Context, m *runMount) error {
+	if m.view != nil {
+		return nil
+	}
 	if m.src.local == nil {
 		if err := m.open(ctx, s.b); err != nil {
 			return err

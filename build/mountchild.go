@@ -12,6 +12,7 @@ import (
 
 	"github.com/fbuild/fbuild/exec"
 	"github.com/fbuild/fbuild/internal/pack"
+	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/snapshot"
 	"github.com/fbuild/fbuild/tree"
 )
@@ -30,18 +31,9 @@ type furniture struct {
 
 // furnish does it from inside the sandbox.
 func furnish(ctx context.Context, box *exec.Sandbox, f furniture) error {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return fmt.Errorf("furnish: %w", err)
-	}
-	said := &tail{}
-	p, err := box.Start(ctx, furnishChild, []*os.File{r}, said)
-	if err := errors.Join(err, r.Close()); err != nil {
-		return errors.Join(fmt.Errorf("furnish: %w", err), w.Close())
-	}
-	err = errors.Join(json.NewEncoder(w).Encode(f), w.Close())
-	if werr := p.Wait(); werr != nil {
-		err = errors.Join(err, fmt.Errorf("%w: %s", werr, said))
+	input, err := json.Marshal(f)
+	if err == nil {
+		err = runChild(ctx, box, furnishChild, input)
 	}
 	if err != nil {
 		return fmt.Errorf("furnish %s: %w", filepath.Base(f.Path), err)
@@ -67,16 +59,9 @@ func (f *furniture) apply(ctx context.Context) error {
 	if len(f.Layers) > 0 {
 		t := tree.Empty()
 		for _, name := range f.Layers {
-			data, err := os.ReadFile(name)
-			if err != nil {
-				return fmt.Errorf("read layer index: %w", err)
-			}
-			cs, err := tree.Decode(data)
-			if err == nil {
-				t, err = t.Apply(cs)
-			}
-			if err != nil {
-				return fmt.Errorf("read layer index: %w", err)
+			var err error
+			if t, _, err = recorder.AddLayer(t, name); err != nil {
+				return err
 			}
 		}
 		packs := pack.NewSet(f.PackDir)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -199,7 +198,7 @@ func (v *served) cacheDir(ctx context.Context, m *runMount, key string) (string,
 func (v *served) startCache(ctx context.Context, m *runMount, dir string) error {
 	f := furniture{Path: dir, Mode: m.mode(0o755), UID: orZero(m.UID), GID: orZero(m.GID)}
 	if m.src != nil {
-		if err := v.set.makeSeed(ctx, m); err != nil {
+		if err := v.set.makeView(ctx, m); err != nil {
 			return err
 		}
 		f.Layers, f.PackDir = m.view.layers, v.set.b.store.Packs().Dir()
@@ -211,14 +210,6 @@ func (v *served) startCache(ctx context.Context, m *runMount, dir string) error 
 		return nil // as it is
 	}
 	return furnish(ctx, v.box, f)
-}
-
-// makeSeed makes the view of what a cache starts from.
-func (s *mountSet) makeSeed(ctx context.Context, m *runMount) error {
-	if m.view != nil {
-		return nil
-	}
-	return s.makeView(ctx, m)
 }
 
 // cacheKey names a cache mount: its id, what it starts from, and who owns what in
@@ -257,9 +248,9 @@ func (v *served) bind(ctx context.Context, places []*place) error {
 		if pl.view == nil {
 			continue
 		}
-		work, err := os.MkdirTemp(b.temp, "bind-")
+		work, err := mkdirIn(b.temp, "bind-")
 		if err != nil {
-			return fmt.Errorf("make work directory: %w", err)
+			return err
 		}
 		id := filepath.Base(work)
 		root, err := v.rec.Mount(ctx, recorder.Spec{ID: id, Layers: pl.view.layers, Stubs: pl.stubs, PackDir: b.store.Packs().Dir(), WorkDir: work})

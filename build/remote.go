@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/fetch"
@@ -62,15 +61,6 @@ func (b *builder) remoteFile(ctx context.Context, address, checksum string, step
 	}
 	f.Key = string(rec.Digest) + " " + rec.LastModified
 	return f, nil
-}
-
-// Open returns the bytes of the file, fetching it if need be.
-func (f *remoteFile) Open(ctx context.Context) (io.ReadCloser, error) {
-	rec, err := f.fetch(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return f.b.store.OpenBlob(rec.Digest)
 }
 
 // Node stores the file's bytes in the sink's pack and returns its node: mode 0600

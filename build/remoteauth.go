@@ -1,8 +1,6 @@
 package build
 
 import (
-	"encoding/base64"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -30,7 +28,7 @@ func httpOptions(secrets map[string]Secret, step *progress.Step, id string) fetc
 // gitOptions are those of every repository; the secrets are BuildKit's
 // GIT_AUTH_HEADER and GIT_AUTH_TOKEN, with and without .host.
 func gitOptions(secrets map[string]Secret, ssh map[string]SSH, step *progress.Step) fetch.GitOptions {
-	o := fetch.GitOptions{Log: stepLog{step}, Authorization: func(host string) (string, error) {
+	o := fetch.GitOptions{Log: logWriter{step, 2}, Authorization: func(host string) (string, error) {
 		return authorization(secrets, []authSecret{
 			{"GIT_AUTH_HEADER." + host, ""}, {"GIT_AUTH_TOKEN." + host, tokenUser}, {"GIT_AUTH_HEADER", ""}, {"GIT_AUTH_TOKEN", tokenUser},
 		})
@@ -42,14 +40,6 @@ func gitOptions(secrets map[string]Secret, ssh map[string]SSH, step *progress.St
 		}
 	}
 	return o
-}
-
-// stepLog shows what git says.
-type stepLog struct{ step *progress.Step }
-
-func (l stepLog) Write(p []byte) (int, error) {
-	l.step.Log(2, p)
-	return len(p), nil
 }
 
 // tokenUser says that a token is the password of a user of that name.
@@ -70,7 +60,7 @@ func authorization(secrets map[string]Secret, ids []authSecret) (string, error) 
 			return "", err
 		}
 		if a.scheme == tokenUser {
-			return "Basic " + base64.StdEncoding.EncodeToString([]byte(tokenUser+":"+v)), nil
+			return fetch.BasicAuth(tokenUser, v), nil
 		}
 		return a.scheme + v, nil
 	}
@@ -107,7 +97,7 @@ func openFetched(dir string, ignore []byte) (*localContext, error) {
 func mkdirIn(dir, prefix string) (string, error) {
 	name, err := os.MkdirTemp(dir, prefix)
 	if err != nil {
-		return "", errors.Join(errors.New("make temporary directory"), err)
+		return "", fmt.Errorf("make work directory: %w", err)
 	}
 	return name, nil
 }

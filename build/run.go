@@ -249,9 +249,9 @@ func (b *builder) prepareRun(ctx context.Context, s *state, in *dockerfile.Run, 
 			return nil, err
 		}
 	}
-	work, err := os.MkdirTemp(b.temp, "run-")
+	work, err := mkdirIn(b.temp, "run-")
 	if err != nil {
-		return nil, fmt.Errorf("make work directory: %w", err)
+		return nil, err
 	}
 	p.spec = exec.Spec{
 		Args: in.Args, Env: runEnv(s.scope.RunEnv(), acc.Home), Dir: dir,

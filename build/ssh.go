@@ -110,7 +110,7 @@ type agentServer struct {
 
 // serveAgent listens on a socket in a new directory below temp.
 func serveAgent(ctx context.Context, temp string, dial agentDialer) (*agentServer, error) {
-	dir, err := os.MkdirTemp(temp, "ssh-")
+	dir, err := mkdirIn(temp, "ssh-")
 	if err != nil {
 		return nil, fmt.Errorf("serve ssh agent: %w", err)
 	}

@@ -38,16 +38,25 @@ func Sweep(ctx context.Context, paths []string) error {
 
 // sweep removes paths from inside the sandbox.
 func sweep(ctx context.Context, box *exec.Sandbox, paths []string) error {
-	r, w, err := os.Pipe()
-	if err != nil {
+	if err := runChild(ctx, box, sweepChild, []byte(strings.Join(paths, "\x00"))); err != nil {
 		return fmt.Errorf("sweep: %w", err)
 	}
+	return nil
+}
+
+// runChild runs a re-exec entry in the sandbox, to its end, with INPUT on descriptor
+// 3. What it printed is part of its error.
+func runChild(ctx context.Context, box *exec.Sandbox, name string, input []byte) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
 	said := &tail{}
-	p, err := box.Start(ctx, sweepChild, []*os.File{r}, said)
+	p, err := box.Start(ctx, name, []*os.File{r}, said)
 	if err := errors.Join(err, r.Close()); err != nil {
 		return errors.Join(err, w.Close())
 	}
-	_, err = w.WriteString(strings.Join(paths, "\x00"))
+	_, err = w.Write(input)
 	err = errors.Join(err, w.Close())
 	if werr := p.Wait(); werr != nil {
 		err = errors.Join(err, fmt.Errorf("%w: %s", werr, said))

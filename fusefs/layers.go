@@ -3,11 +3,11 @@ package fusefs
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 
 	"github.com/fbuild/fbuild/internal/pack"
+	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -58,15 +58,7 @@ func (l *layers) load(ctx context.Context, files []string, set *pack.Set) (tree.
 }
 
 func (l loaded) add(file string) (loaded, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return loaded{}, err
-	}
-	cs, err := tree.Decode(data)
-	if err != nil {
-		return loaded{}, err
-	}
-	t, err := l.tree.Apply(cs)
+	t, cs, err := recorder.AddLayer(l.tree, file)
 	if err != nil {
 		return loaded{}, err
 	}

@@ -58,17 +58,6 @@ func newSpool(w *pack.Writer) *spool {
 	return s
 }
 
-// alloc hands out n bytes in one piece.
-func (s *spool) alloc(n int64) (int64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if at, ok := s.scrap(n); ok {
-		return at, nil
-	}
-	at := s.end
-	return at, s.grow(n)
-}
-
 // scrap hands out a freed run that no punch can give back, where there are many.
 func (s *spool) scrap(n int64) (int64, bool) {
 	for n < block && len(s.scraps) > 0 {

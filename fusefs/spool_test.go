@@ -73,3 +73,14 @@ func (s *spool) handedOut() int64 {
 	}
 	return n
 }
+
+// alloc hands out n bytes in one piece.
+func (s *spool) alloc(n int64) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at, ok := s.scrap(n); ok {
+		return at, nil
+	}
+	at := s.end
+	return at, s.grow(n)
+}

@@ -142,16 +142,9 @@ func (b *backend) tree(layers []string) (tree.Tree, error) {
 		t = b.trees[layersKey(layers[:known])]
 	}
 	for i := known; i < len(layers); i++ {
-		data, err := os.ReadFile(layers[i])
-		if err != nil {
-			return tree.Tree{}, fmt.Errorf("read layer index: %w", err)
-		}
-		cs, err := tree.Decode(data)
-		if err == nil {
-			t, err = t.Apply(cs)
-		}
-		if err != nil {
-			return tree.Tree{}, fmt.Errorf("read layer index %q: %w", layers[i], err)
+		var err error
+		if t, _, err = recorder.AddLayer(t, layers[i]); err != nil {
+			return tree.Tree{}, err
 		}
 		b.trees[layersKey(layers[:i+1])] = t
 	}
