@@ -3,7 +3,6 @@ package build
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/fbuild/fbuild/internal/outfile"
 	"github.com/fbuild/fbuild/oci"
 	"github.com/fbuild/fbuild/oci/layer"
 	"github.com/fbuild/fbuild/progress"
@@ -357,39 +357,15 @@ func showPush(step *progress.Step, st oci.Status) {
 	step.Status(id, st.Current, st.Total, st.State != oci.Pushing)
 }
 
-// toFile writes a file that appears only when it is whole. A device or a pipe is
-// written into, never replaced.
-func (b *builder) toFile(name string, fn func(io.Writer) error) (err error) {
+// toFile writes a file, or the caller's stdout.
+func (b *builder) toFile(name string, fn func(io.Writer) error) error {
 	if name == "-" {
 		return fn(b.opts.Stdout)
 	}
-	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
-		if err != nil {
-			return fmt.Errorf("write output: %w", err)
-		}
-		if err := errors.Join(fn(f), f.Close()); err != nil {
-			return fmt.Errorf("write %s: %w", name, err)
-		}
-		return nil
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-")
-	if err != nil {
+	if err := outfile.Write(name, fn); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name()) // the error before counts
-		}
-	}()
-	err = fn(f)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return os.Rename(f.Name(), name)
+	return nil
 }
 
 // exportFiles writes the root file system itself.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fbuild/fbuild/exec"
 	"github.com/fbuild/fbuild/internal/recorder"
+	"github.com/fbuild/fbuild/internal/tail"
 	"github.com/fbuild/fbuild/probe"
 )
 
@@ -42,7 +43,7 @@ type runner struct {
 type recorderProc struct {
 	*recorder.Client
 	proc   *exec.Process
-	stderr *tail
+	stderr *tail.Buffer
 }
 
 // end closes the conversation and waits for the process.
@@ -124,7 +125,7 @@ func (r *runner) recorder(ctx context.Context, kind string) (*recorderProc, erro
 	if err := errors.Join(err, ours.Close()); err != nil {
 		return nil, fmt.Errorf("start recorder: %w", err)
 	}
-	p := &recorderProc{stderr: &tail{}}
+	p := &recorderProc{stderr: &tail.Buffer{}}
 	p.proc, err = r.box.Start(context.WithoutCancel(ctx), "recorder-"+kind, []*os.File{theirs}, p.stderr)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start recorder: %w", err), conn.Close())
@@ -200,29 +201,4 @@ func writeReadable(name string, data []byte) error {
 func validIP(s string) bool {
 	_, err := netip.ParseAddr(s)
 	return err == nil
-}
-
-// tail keeps the last bytes that a child printed.
-type tail struct {
-	mu  sync.Mutex
-	buf []byte
-}
-
-const tailSize = 4 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, p...)
-	if len(t.buf) > tailSize {
-		t.buf = append(t.buf[:0], t.buf[len(t.buf)-tailSize:]...)
-	}
-	return len(p), nil
-}
-
-// String returns what was kept, on one line.
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(bytes.TrimSpace(t.buf))
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/fbuild/fbuild/exec"
 	"github.com/fbuild/fbuild/fusefs"
+	"github.com/fbuild/fbuild/internal/tail"
 	"github.com/fbuild/fbuild/snapshot"
 )
 
@@ -51,7 +52,7 @@ func runChild(ctx context.Context, box *exec.Sandbox, name string, input []byte)
 	if err != nil {
 		return err
 	}
-	said := &tail{}
+	said := &tail.Buffer{}
 	p, err := box.Start(ctx, name, []*os.File{r}, said)
 	if err := errors.Join(err, r.Close()); err != nil {
 		return errors.Join(err, w.Close())

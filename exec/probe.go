@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fbuild/fbuild/internal/reexec"
+	"github.com/fbuild/fbuild/internal/tail"
 )
 
 const probeName = "exec-probe"
@@ -116,7 +117,7 @@ func count(ranges []reexec.Range) uint64 {
 
 // probe runs the probing child in new namespaces.
 func (s *Sandbox) probe(ctx context.Context, flags uintptr) error {
-	said := &tail{}
+	said := &tail.Buffer{}
 	out, err := newOutputs(said, said)
 	if err != nil {
 		return err

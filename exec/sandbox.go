@@ -1,7 +1,6 @@
 package exec
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fbuild/fbuild/internal/reexec"
+	"github.com/fbuild/fbuild/internal/tail"
 )
 
 // Config says how a Sandbox is made.
@@ -59,7 +59,7 @@ func Open(ctx context.Context, cfg Config) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	said := &tail{}
+	said := &tail.Buffer{}
 	cmd := keeperCommand(ctx, kind, theirs, said, cfg.Debug)
 	ids, err := startKeeper(ctx, kind, cmd, cfg.SingleID)
 	if err != nil {
@@ -87,7 +87,7 @@ func orAsRoot(err error) error {
 }
 
 // keeperCommand prepares K. It is not bound to ctx: it outlives the call that made it and ends when its socket closes.
-func keeperCommand(ctx context.Context, kind string, socket *os.File, said *tail, debug io.Writer) *osexec.Cmd {
+func keeperCommand(ctx context.Context, kind string, socket *os.File, said *tail.Buffer, debug io.Writer) *osexec.Cmd {
 	name := keeperName
 	if kind == IsolationChroot {
 		name = chrootKeeperName
@@ -117,7 +117,7 @@ func startKeeper(ctx context.Context, kind string, cmd *osexec.Cmd, single bool)
 }
 
 // handshake waits until the keeper is ready.
-func (s *Sandbox) handshake(ctx context.Context, theirs *os.File, said *tail) error {
+func (s *Sandbox) handshake(ctx context.Context, theirs *os.File, said *tail.Buffer) error {
 	if err := theirs.Close(); err != nil {
 		return fmt.Errorf("close keeper socket: %w", err)
 	}
@@ -298,28 +298,4 @@ func (s *Sandbox) start(ctx context.Context, name string, flags uintptr, files [
 	default:
 	}
 	return p, nil
-}
-
-// tail keeps the last of what was written.
-type tail struct {
-	mu  sync.Mutex
-	buf []byte
-}
-
-const maxTail = 4 << 10
-
-// Write never fails.
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, p...)
-	t.buf = t.buf[max(0, len(t.buf)-maxTail):]
-	return len(p), nil
-}
-
-// String is the text without white space around it.
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(bytes.TrimSpace(t.buf))
 }

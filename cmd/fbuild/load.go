@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fbuild/fbuild/internal/tail"
 	"github.com/fbuild/fbuild/progress"
 )
 
@@ -25,8 +26,6 @@ const (
 	askTime = 20 * time.Second
 	// loaderEnd is how long a program that was told to end may take.
 	loaderEnd = 2 * time.Second
-	// maxSaid bounds what is kept of a program's output, in bytes.
-	maxSaid = 4 << 10
 )
 
 const (
@@ -100,10 +99,10 @@ func (l *loader) ask(ctx context.Context) error {
 		format = "{{.Client.Version}}"
 	}
 	cmd := l.command(ctx, "version", "--format", format)
-	var said lastLines
+	var said tail.Buffer
 	cmd.Stderr = &said
 	if err := cmd.Run(); err != nil {
-		return said.explain(err)
+		return explainLoad(err, &said)
 	}
 	return nil
 }
@@ -127,7 +126,7 @@ func (l *loader) load(ctx context.Context, step *progress.Step, write func(io.Wr
 	defer cancel()
 	cmd := l.command(ctx, "load")
 	var out bytes.Buffer
-	var said lastLines
+	var said tail.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	in, err := cmd.StdinPipe()
 	if err == nil {
@@ -151,7 +150,7 @@ func (l *loader) load(ctx context.Context, step *progress.Step, write func(io.Wr
 	case werr != nil && !errors.Is(werr, unix.EPIPE): // ours is the cause, not its end
 		return werr
 	case err != nil:
-		return &hintError{fmt.Errorf("load image: %s load: %w", l.name, said.explain(err)), loadHint}
+		return &hintError{fmt.Errorf("load image: %s load: %w", l.name, explainLoad(err, &said)), loadHint}
 	case werr != nil:
 		return &hintError{fmt.Errorf("load image: %s load stopped reading", l.name), loadHint}
 	}
@@ -163,18 +162,9 @@ func (l *loader) load(ctx context.Context, step *progress.Step, write func(io.Wr
 	return nil
 }
 
-// lastLines keeps the end of what a program says.
-type lastLines struct{ b []byte }
-
-func (l *lastLines) Write(p []byte) (int, error) {
-	l.b = append(l.b, p...)
-	l.b = l.b[max(0, len(l.b)-maxSaid):]
-	return len(p), nil
-}
-
-// explain adds the last line that was said to how the program ended.
-func (l *lastLines) explain(err error) error {
-	lines := strings.Split(strings.TrimSpace(string(l.b)), "\n")
+// explainLoad adds the last line that was said to how the program ended.
+func explainLoad(err error, out *tail.Buffer) error {
+	lines := strings.Split(out.String(), "\n")
 	last := strings.TrimSpace(lines[len(lines)-1])
 	if last == "" {
 		return err

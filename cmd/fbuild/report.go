@@ -4,12 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io"
 	"strings"
 
 	"github.com/fbuild/fbuild/build"
 	"github.com/fbuild/fbuild/exec"
+	"github.com/fbuild/fbuild/internal/outfile"
 )
 
 // report writes what the caller asked to know.
@@ -38,7 +38,7 @@ func (a *app) report(f *buildFlags, o *build.Options, res *build.Result) error {
 	if f.iidFile != "" && res.ImageID == "" {
 		fmt.Fprintln(a.stderr, "fbuild: warning: no image was made, so", f.iidFile, "is not written")
 	} else if f.iidFile != "" {
-		if err := writeResult(f.iidFile, []byte(res.ImageID)); err != nil {
+		if err := outfile.Write(f.iidFile, text(res.ImageID)); err != nil {
 			return fmt.Errorf("write image id: %w", err)
 		}
 	}
@@ -124,7 +124,7 @@ func (f *buildFlags) withStatus(err error) error {
 func writeJSON(name string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err == nil {
-		err = writeResult(name, append(data, '\n'))
+		err = outfile.Write(name, text(string(data)+"\n"))
 	}
 	if err != nil {
 		return fmt.Errorf("write metadata: %w", err)
@@ -132,23 +132,10 @@ func writeJSON(name string, v any) error {
 	return nil
 }
 
-// writeResult writes a file that others read; of a device or a pipe nothing is
-// replaced.
-func writeResult(name string, data []byte) (err error) {
-	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
-		return os.WriteFile(name, data, 0o644) //nolint:gosec // others read it, as docker's
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-")
-	if err != nil {
+// text is what outfile.Write takes for a short one.
+func text(s string) func(io.Writer) error {
+	return func(w io.Writer) error {
+		_, err := io.WriteString(w, s)
 		return err
 	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name()) // the error before counts
-	}
-	return err
 }
