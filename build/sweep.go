@@ -60,7 +60,8 @@ func runChild(ctx context.Context, box *exec.Sandbox, name string, input []byte)
 	_, err = w.Write(input)
 	err = errors.Join(err, w.Close())
 	if werr := p.Wait(); werr != nil {
-		err = errors.Join(err, fmt.Errorf("%w: %s", werr, said))
+		// Its status is not that of a RUN's command, for which an *exec.ExitError is taken.
+		err = errors.Join(err, errors.New(werr.Error()+": "+said.String()))
 	}
 	return err
 }
