@@ -138,27 +138,40 @@ func loadFile(f *buildFlags, o *build.Options, from *source) error {
 	}
 	step := o.Progress.Step("[internal] load build definition from " + filepath.Base(name))
 	step.Start()
-	opts := dockerfile.Options{BuildArgs: args, Target: f.target, TargetPlatform: o.Platform.String()}
-	for c := range o.Contexts {
-		opts.Contexts = append(opts.Contexts, c)
-	}
-	o.File, err = dockerfile.Parse(name, src, opts)
+	err = parseFile(o, name, src, args)
 	step.Done(err)
 	if err != nil {
-		o.File = &dockerfile.File{Name: name, Lines: strings.Split(string(src), "\n")} // to show the place
 		return err
 	}
-	epoch, ok, err := o.File.Epoch()
-	if err != nil {
+	if err := takeEpoch(o); err != nil {
 		return err
-	}
-	if ok {
-		o.Epoch = &epoch
 	}
 	step = o.Progress.Step("[internal] load .dockerignore")
 	step.Start()
 	o.Ignore, err = from.ignore(name)
 	step.Done(err)
+	return err
+}
+
+// parseFile parses the Dockerfile; of one with a fault the lines remain, to show the
+// place.
+func parseFile(o *build.Options, name string, src []byte, args map[string]string) (err error) {
+	opts := dockerfile.Options{BuildArgs: args, Target: o.Target, TargetPlatform: o.Platform.String()}
+	for c := range o.Contexts {
+		opts.Contexts = append(opts.Contexts, c)
+	}
+	if o.File, err = dockerfile.Parse(name, src, opts); err != nil {
+		o.File = &dockerfile.File{Name: name, Lines: strings.Split(string(src), "\n")}
+	}
+	return err
+}
+
+// takeEpoch reads the time of the build from the Dockerfile's arguments.
+func takeEpoch(o *build.Options) error {
+	epoch, ok, err := o.File.Epoch()
+	if ok {
+		o.Epoch = &epoch
+	}
 	return err
 }
 

@@ -13,7 +13,6 @@ import (
 
 	"github.com/fbuild/fbuild/build"
 	"github.com/fbuild/fbuild/cache"
-	"github.com/fbuild/fbuild/exec"
 	"github.com/fbuild/fbuild/oci"
 	"github.com/fbuild/fbuild/progress"
 )
@@ -122,8 +121,7 @@ func (r *executorRun) end(ctx context.Context, err error) error {
 	if h := executorHint(err); h != "" {
 		hint = h
 	}
-	var step *build.StepError
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Code > 0 && errors.As(err, &step) {
+	if exit := exitOf(err); exit != nil && exit.Code > 0 {
 		code = exit.Code
 	}
 	r.log.fail(text, hint)

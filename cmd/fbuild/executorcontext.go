@@ -115,25 +115,16 @@ func (r *executorRun) loadFile(ctx context.Context, fetched *build.FetchedContex
 		return err
 	}
 	args := map[string]string{}
-	for _, s := range r.f.list("build-arg") {
-		k, v, ok := strings.Cut(s, "=")
-		if k == "" {
-			return usagef("--build-arg %q: want NAME or NAME=VALUE", s)
-		}
-		if !ok {
-			v = os.Getenv(k) // empty where it is unset, as kaniko has it
-		}
-		args[k] = v
-	}
-	o.File, err = dockerfile.Parse(name, src, dockerfile.Options{BuildArgs: args, Target: o.Target, TargetPlatform: o.Platform.String()})
-	if err != nil {
-		o.File = &dockerfile.File{Name: name, Lines: strings.Split(string(src), "\n")} // to show the place
+	// A variable that is unset is empty, as kaniko has it.
+	unset := func(name string) (string, bool) { return os.Getenv(name), true }
+	if err := addBuildArgs(args, r.f.list("build-arg"), unset); err != nil {
 		return err
 	}
-	if epoch, ok, err := o.File.Epoch(); err != nil {
+	if err := parseFile(o, name, src, args); err != nil {
 		return err
-	} else if ok {
-		o.Epoch = &epoch
+	}
+	if err := takeEpoch(o); err != nil {
+		return err
 	}
 	r.pulled = baseRegistries(o.File)
 	o.Ignore, err = (&source{fetched, ""}).ignore(name)

@@ -211,17 +211,22 @@ func buildArgs(list []string) (map[string]string, error) {
 	if v, ok := os.LookupEnv("SOURCE_DATE_EPOCH"); ok && v != "" {
 		m["SOURCE_DATE_EPOCH"] = v
 	}
+	return m, addBuildArgs(m, list, os.LookupEnv)
+}
+
+// addBuildArgs adds NAME=VALUE, and what lookup has for a NAME alone, to m.
+func addBuildArgs(m map[string]string, list []string, lookup func(name string) (string, bool)) error {
 	for _, s := range list {
 		k, v, ok := strings.Cut(s, "=")
 		if k == "" {
-			return nil, usagef("--build-arg %q: want NAME or NAME=VALUE", s)
+			return usagef("--build-arg %q: want NAME or NAME=VALUE", s)
 		}
 		if !ok {
-			if v, ok = os.LookupEnv(k); !ok {
-				continue
-			}
+			v, ok = lookup(k)
 		}
-		m[k] = v
+		if ok {
+			m[k] = v
+		}
 	}
-	return m, nil
+	return nil
 }
