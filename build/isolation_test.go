@@ -10,6 +10,7 @@ import (
 
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/exec"
+	"github.com/fbuild/fbuild/internal/testenv"
 )
 
 // LAWS 8: a builder with one id never serves one with ranges.
@@ -35,9 +36,7 @@ func TestRunKeyTellsTheIsolationClass(t *testing.T) {
 
 // LAWS 8: a chroot never serves namespaces, nor they a chroot.
 func TestRunKeyTellsAChroot(t *testing.T) {
-	if _, err := exec.Choose(exec.IsolationChroot); err != nil {
-		t.Skip(err)
-	}
+	testenv.NeedRoot(t)
 	s := &state{scope: dockerfile.NewScope(&dockerfile.File{}, dockerfile.ScopeOptions{})}
 	run := &dockerfile.Run{Args: []string{"x"}}
 	keys := map[string]Key{}

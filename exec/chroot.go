@@ -2,7 +2,6 @@ package exec
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -50,20 +49,11 @@ func (s *Sandbox) runChroot(ctx context.Context, j job, spec Spec) (err error) {
 func chrootInitMain() int {
 	// The parent death signal of the command goes by this thread.
 	runtime.LockOSThread()
-	status := os.NewFile(statusFD, "status")
 	o := runChrootInit()
 	if err := endDescendants(); err != nil {
 		o = outcome{Error: err.Error()}
 	}
-	if len(o.Error) > maxOutcome/8 {
-		o.Error = o.Error[:maxOutcome/8]
-	}
-	if err := json.NewEncoder(status).Encode(o); err != nil {
-		fmt.Fprintln(os.Stderr, "init:", err)
-		return 1
-	}
-	unix.Exit(0) // as in initMain
-	return 0
+	return tell(o)
 }
 
 func runChrootInit() outcome {
@@ -73,7 +63,7 @@ func runChrootInit() outcome {
 	if err := prepareChrootInit(); err != nil {
 		return outcome{Error: err.Error(), Unavailable: true}
 	}
-	ours, theirs, err := commandSocket()
+	ours, theirs, err := socketPair("command socket")
 	if err != nil {
 		return outcome{Error: err.Error()}
 	}
@@ -113,15 +103,6 @@ func runChrootInit() outcome {
 type commandMessage struct {
 	Failed *outcome
 	Root   string
-}
-
-// commandSocket is the socket between C and D.
-func commandSocket() (ours, theirs *os.File, err error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("create command socket: %w", err)
-	}
-	return os.NewFile(uintptr(pair[0]), "command socket"), os.NewFile(uintptr(pair[1]), "command socket"), nil
 }
 
 // prepareChrootInit sees to it that nothing below this process outlives it, or K.

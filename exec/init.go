@@ -32,12 +32,13 @@ func (e *setupError) Unwrap() error { return e.err }
 func initMain() int {
 	// Capabilities and seccomp belong to a thread; the command is forked from this one.
 	runtime.LockOSThread()
-	status := os.NewFile(statusFD, "status")
-	o := runInit()
-	if len(o.Error) > maxOutcome/8 {
-		o.Error = o.Error[:maxOutcome/8]
-	}
-	if err := json.NewEncoder(status).Encode(o); err != nil {
+	return tell(runInit())
+}
+
+// tell writes the last word of C to its status and ends the process.
+func tell(o outcome) int {
+	o.Error = o.Error[:min(len(o.Error), maxOutcome/8)]
+	if err := json.NewEncoder(os.NewFile(statusFD, "status")).Encode(o); err != nil {
 		fmt.Fprintln(os.Stderr, "init:", err)
 		return 1
 	}

@@ -38,6 +38,15 @@ type reply struct {
 // link is one end of the socket between A and K: one message a packet.
 type link struct{ conn *net.UnixConn }
 
+// socketPair makes the two ends of a link.
+func socketPair(name string) (ours, theirs *os.File, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("create %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(pair[0]), name), os.NewFile(uintptr(pair[1]), name), nil
+}
+
 // newLink takes over F.
 func newLink(f *os.File) (*link, error) {
 	defer func() { _ = f.Close() }() // FileConn has a duplicate

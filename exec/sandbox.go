@@ -49,13 +49,12 @@ func Open(ctx context.Context, cfg Config) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	ours, theirs, err := socketPair("keeper socket")
 	if err != nil {
-		return nil, fmt.Errorf("create keeper socket: %w", err)
+		return nil, err
 	}
-	theirs := os.NewFile(uintptr(pair[1]), "keeper socket")
 	defer func() { _ = theirs.Close() }() // the keeper has a duplicate
-	l, err := newLink(os.NewFile(uintptr(pair[0]), "keeper socket"))
+	l, err := newLink(ours)
 	if err != nil {
 		return nil, err
 	}
