@@ -138,6 +138,9 @@ type env struct {
 }
 
 func newEnv(ctx context.Context, o options) (_ *env, err error) {
+	if os.Getuid() != 0 {
+		return nil, errors.New("measuring needs root: for dockerd, and to drop caches and bases of every owner")
+	}
 	e := &env{options: o}
 	defer func() {
 		if err != nil {

@@ -103,11 +103,7 @@ func (o *openedGrowth) side(b *builder) side {
 		if err := b.reset(ctx); err != nil {
 			return err
 		}
-		argv, err := b.build(o.job(filepath.Join(o.dir, "prime", "Dockerfile"), 0))
-		if err != nil {
-			return err
-		}
-		cmd, err := o.env.commandOf(ctx, b, [][]string{argv})
+		cmd, err := o.env.commandOf(ctx, b, b.build, o.job(filepath.Join(o.dir, "prime", "Dockerfile"), 0))
 		if err != nil {
 			return err
 		}
@@ -125,15 +121,11 @@ func (o *openedGrowth) side(b *builder) side {
 		if o.jobs {
 			n = int(x)
 		}
-		var argvs [][]string
+		var jobs []job
 		for i := range n {
-			argv, err := b.build(o.job(filepath.Join(o.dir, "Dockerfile"), i))
-			if err != nil {
-				return sample{}, err
-			}
-			argvs = append(argvs, argv)
+			jobs = append(jobs, o.job(filepath.Join(o.dir, "Dockerfile"), i))
 		}
-		cmd, err := o.env.commandOf(ctx, b, argvs)
+		cmd, err := o.env.commandOf(ctx, b, b.build, jobs...)
 		if err != nil {
 			return sample{}, err
 		}

@@ -113,8 +113,17 @@ func findTool(variable, program string) (string, error) {
 	return p, nil
 }
 
-// commandOf prepares one command of a builder, or several that run at once.
-func (e *env) commandOf(ctx context.Context, b *builder, argvs [][]string) (*osexec.Cmd, error) {
+// commandOf prepares what LINE makes of one job of a builder, or of several that run
+// at once.
+func (e *env) commandOf(ctx context.Context, b *builder, line func(job) ([]string, error), jobs ...job) (*osexec.Cmd, error) {
+	var argvs [][]string
+	for _, j := range jobs {
+		argv, err := line(j)
+		if err != nil {
+			return nil, err
+		}
+		argvs = append(argvs, argv)
+	}
 	argv := argvs[0]
 	if len(argvs) > 1 {
 		text, err := json.Marshal(argvs)

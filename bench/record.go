@@ -55,6 +55,16 @@ type journal struct {
 	runs map[runKey]record
 }
 
+// readResults reads a directory of runs, and on which machine they ran.
+func readResults(dir string) (host, []record, error) {
+	runs, err := readRuns(dir)
+	if err != nil {
+		return host{}, nil, err
+	}
+	h, err := readHost(dir)
+	return h, runs, err
+}
+
 // readRuns reads what was measured. A last line without an end is a run that
 // was killed while it was written down, and does not count.
 func readRuns(dir string) ([]record, error) {

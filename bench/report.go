@@ -17,11 +17,7 @@ const (
 // writeReport makes the tables of a directory of runs and writes them to W, or
 // between the marks of a file.
 func writeReport(dir, into string, w io.Writer) error {
-	runs, err := readRuns(dir)
-	if err != nil {
-		return err
-	}
-	h, err := readHost(dir)
+	h, runs, err := readResults(dir)
 	if err != nil {
 		return err
 	}

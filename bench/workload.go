@@ -246,11 +246,7 @@ func (o *openedWorkload) before(ctx context.Context, b *builder, phase string, r
 			return notYetError{"not yet: " + b.note}
 		}
 		for _, j := range o.allJobs(b, round, "-shared") {
-			argv, err := b.share(j)
-			if err != nil {
-				return err
-			}
-			cmd, err := o.env.commandOf(ctx, b, [][]string{argv})
+			cmd, err := o.env.commandOf(ctx, b, b.share, j)
 			if err != nil {
 				return err
 			}
@@ -275,15 +271,7 @@ func (o *openedWorkload) run(ctx context.Context, b *builder, m meter, phase str
 		extra = "-dropped"
 	}
 	jobs := o.allJobs(b, round, extra)
-	var argvs [][]string
-	for _, j := range jobs {
-		argv, err := line(j)
-		if err != nil {
-			return sample{}, err
-		}
-		argvs = append(argvs, argv)
-	}
-	cmd, err := o.env.commandOf(ctx, b, argvs)
+	cmd, err := o.env.commandOf(ctx, b, line, jobs...)
 	if err != nil {
 		return sample{}, err
 	}

@@ -35,11 +35,7 @@ func reportCommand(_ context.Context, args []string) error {
 // writeYardstick writes report and plots of a directory of runs, into the
 // directory or into a document.
 func writeYardstick(dir, into string, w io.Writer) error {
-	runs, err := readRuns(dir)
-	if err != nil {
-		return err
-	}
-	h, err := readHost(dir)
+	h, runs, err := readResults(dir)
 	if err != nil {
 		return err
 	}
