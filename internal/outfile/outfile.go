@@ -35,7 +35,7 @@ func Write(name string, fn func(io.Writer) error) (err error) {
 	if err == nil {
 		err = f.Chmod(0o644)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), name)
