@@ -55,7 +55,23 @@ type Options struct {
 	CacheTTL time.Duration
 	// CacheReadOnly stores nothing in CacheRepo.
 	CacheReadOnly bool
-	lint          bool // of Lint: no step runs
+	// Trace says when a RUN may be used again although something below it changed:
+	// TraceOn ("" is the same), TraceStage or TraceOff.
+	Trace string
+	// TraceNetTTL is how long the result of a RUN that used the network may be used
+	// again by its trace; its exact key has no limit.
+	TraceNetTTL time.Duration
+	// CacheTimes puts the times of files into traces.
+	CacheTimes bool
+	// CacheCheck runs each RUN that a trace would spare, and fails if it gives
+	// another result.
+	CacheCheck bool
+	// CacheFrom and CacheTo are shared caches to read and to write.
+	CacheFrom, CacheTo []CacheSpec
+	// CacheKey is a file with the key that signs entries of shared caches; with one,
+	// entries without its signature are misses.
+	CacheKey string
+	lint     bool // of Lint: no step runs
 	// SingleSnapshot makes one layer of all that the build adds to its base.
 	SingleSnapshot bool
 	Epoch          *time.Time
@@ -68,6 +84,19 @@ type Options struct {
 	// Check compares every layer that is sealed with the changes it was made of
 	// (LAWS 13), for tests.
 	Check bool
+}
+
+// The values of Options.Trace.
+const (
+	TraceOn    = "on"    // a trace holds on any base
+	TraceStage = "stage" // a trace holds on the base image that it was made on
+	TraceOff   = "off"   // exact keys only
+)
+
+// CacheSpec is one --cache-from or --cache-to, as docker writes them.
+type CacheSpec struct {
+	Type  string            // registry, local, inline or s3
+	Attrs map[string]string // ref, mode, dest, src, ...
 }
 
 // Secret says where the bytes of a secret are: in a file, or else in a variable of

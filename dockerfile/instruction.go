@@ -77,6 +77,7 @@ type Run struct {
 	Network  string    // "default", "none" or "host"
 	Script   *Script   // set by Scope.Expand: the file that must exist, read-only, while Args run; most often nil
 	Mounts   []Mount   // of --mount
+	Exact    bool      // "# fbuild: cache=exact" stands above it: its trace is not used
 }
 
 // Script is the body of a RUN heredoc that starts with "#!": it is executed as a file.

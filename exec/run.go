@@ -53,6 +53,9 @@ type Spec struct {
 	Limits []Limit
 	// ShmSize is the size of /dev/shm in bytes, 0 for docker's 64 MiB. Without namespaces it is a directory that has none.
 	ShmSize int64
+	// OnNetwork, if not nil, is called once, from any goroutine, when a process of the
+	// command first asks for a socket of the internet families.
+	OnNetwork func()
 }
 
 const defaultShmSize = 64 << 20

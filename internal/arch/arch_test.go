@@ -25,18 +25,19 @@ const (
 // package of this module; one that is may import what stands beside it.
 // Everything may import internal/.
 var mayImport = map[string][]string{
-	"cmd/fbuild":        {"build", "buildctx", "cache", "dockerfile", "exec", "fetch", "oci", "probe", "progress", "tree"},
-	"build":             {"buildctx", "cache", "dockerfile", "exec", "fetch", "fusefs", "oci", "oci/layer", "probe", "progress", "snapshot", "tree"},
+	"cmd/fbuild":        {"build", "buildctx", "cache", "dockerfile", "exec", "fetch", "oci", "probe", "progress", "trace", "tree"},
+	"build":             {"buildctx", "cache", "dockerfile", "exec", "fetch", "fusefs", "oci", "oci/layer", "probe", "progress", "snapshot", "trace", "tree"},
 	"probe":             {"exec"},
 	"oci":               {"oci/layer", "tree"},
 	"oci/layer":         {"tree"},
-	"fusefs":            {"tree"},
+	"trace":             {"tree"},
+	"fusefs":            {"trace", "tree"},
 	"snapshot":          {"tree"},
 	"buildctx":          {"tree"},
 	"cache":             {"tree"},
 	"internal/pack":     {"tree"},
-	"internal/recorder": {"tree"},
-	"tree/recordertest": {"tree"},
+	"internal/recorder": {"trace", "tree"},
+	"tree/recordertest": {"trace", "tree"},
 	"cache/cachetest":   {"cache", "tree"},
 }
 

@@ -22,6 +22,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/fbuild/fbuild/trace"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -45,6 +46,8 @@ type Spec struct {
 	Stubs   []Stub
 	PackDir string // where packs are read and the step's own is made
 	WorkDir string // an empty directory of this step for mount points and the like
+	// Trace asks for Result.Questions.
+	Trace bool
 }
 
 // Result is what a step did.
@@ -56,6 +59,11 @@ type Result struct {
 	// bytes that the changes hold.
 	Pack  tree.PackID
 	Notes []string // what was left out, in words for the user (sockets)
+	// Questions are what the step asked of the parent tree, sorted, each once, Root 0.
+	Questions []trace.Question
+	// Doubt says in words why Questions may lack something; "" where they are
+	// complete. A recorder that does not trace always has one.
+	Doubt string
 }
 
 // Backend makes a tree a writable directory and finds out what changed.
@@ -86,6 +94,8 @@ type response struct {
 	Changes []byte
 	Pack    tree.PackID
 	Notes   []string
+	Asked   []trace.Question
+	Doubt   string
 	Err     string
 }
 
@@ -132,6 +142,7 @@ func answer(ctx context.Context, b Backend, req *request) *response {
 		var res Result
 		res, err = b.Finish(ctx, req.ID)
 		resp.Changes, resp.Pack, resp.Notes = tree.Encode(res.Changes), res.Pack, res.Notes
+		resp.Asked, resp.Doubt = res.Questions, res.Doubt
 	case "abort":
 		err = b.Abort(req.ID)
 	default:
@@ -253,7 +264,7 @@ func (c *Client) Finish(ctx context.Context, id string) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("read changes from recorder: %w", err)
 	}
-	return Result{Changes: cs, Pack: resp.Pack, Notes: resp.Notes}, nil
+	return Result{Changes: cs, Pack: resp.Pack, Notes: resp.Notes, Questions: resp.Asked, Doubt: resp.Doubt}, nil
 }
 
 // Abort is Backend.Abort.
