@@ -106,6 +106,38 @@ func (e *env) push(ctx context.Context, repo string, cfg v1.Config, layers ...st
 	return full, nil
 }
 
+// withDocs is a base with one more layer, in which a file of /usr/share/doc is another.
+func (e *env) withDocs(ctx context.Context, b base) (base, error) {
+	file, err := e.layerFile("docs", func(w io.Writer) error {
+		const text = "a later version\n"
+		t := tar.NewWriter(w)
+		return errors.Join(writeFile(t, "usr/share/doc/base-files/README", int64(len(text)), strings.NewReader(text)), t.Close())
+	})
+	if err != nil {
+		return base{}, err
+	}
+	old, err := name.NewTag(b.ref)
+	if err != nil {
+		return base{}, err
+	}
+	img, err := remote.Image(old, remote.WithContext(ctx))
+	if err != nil {
+		return base{}, fmt.Errorf("read base %s: %w", b.ref, err)
+	}
+	l, err := tarball.LayerFromFile(file, tarball.WithMediaType(types.OCILayer))
+	if err == nil {
+		img, err = mutate.Append(img, mutate.Addendum{Layer: l, MediaType: types.OCILayer, History: v1.History{CreatedBy: "bench", Created: v1.Time{Time: baseTime}}})
+	}
+	if err == nil {
+		b.ref = old.Context().Tag("docs").String()
+		err = remote.Write(old.Context().Tag("docs"), img, remote.WithContext(ctx))
+	}
+	if err != nil {
+		return base{}, fmt.Errorf("make another base of %s: %w", b.ref, err)
+	}
+	return b, nil
+}
+
 // layerFile makes a compressed layer once, and returns the file.
 func (e *env) layerFile(label string, fill func(w io.Writer) error) (string, error) {
 	file := filepath.Join(e.work, "layers", label+".tar.gz")

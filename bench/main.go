@@ -45,7 +45,7 @@ type options struct {
 
 const usageText = `usage: bench COMMAND [flags]
 
-  run      measure a profile (-profile quick or full) and write the report
+  run      measure a profile (-profile quick, traces or full) and write the report
   prepare  make the bases of a profile, and measure nothing
   list     what a profile measures, in its order
   report   the report of a directory of results (-into FILE: between the marks of a document)

@@ -55,6 +55,9 @@ var peers = []struct {
 }{
 	{fbuildSide, func(_ context.Context, e *env, l string) *builder { return e.fbuildPeer(l, fbuildSide, "auto", false) }},
 	{walkSide, func(_ context.Context, e *env, l string) *builder { return e.fbuildPeer(l, walkSide, "walk", false) }},
+	{untracedSide, func(_ context.Context, e *env, l string) *builder {
+		return e.fbuildPeer(l, untracedSide, "auto", false)
+	}},
 	{"fbuild-root", func(_ context.Context, e *env, l string) *builder {
 		return e.fbuildPeer(l, "fbuild-root", "auto", true)
 	}},

@@ -11,6 +11,9 @@ import (
 // oldSide is another fbuild, which -against names.
 const oldSide = "fbuild-old"
 
+// untracedSide is fbuild without traces: what recording and matching cost.
+const untracedSide = "fbuild-untraced"
+
 // fbuildPeer is fbuild as the ordinary user, or as root.
 func (e *env) fbuildPeer(label, name, recorder string, root bool) *builder {
 	program, version := e.fbuild, e.host.Versions["fbuild"]
@@ -19,6 +22,9 @@ func (e *env) fbuildPeer(label, name, recorder string, root bool) *builder {
 	}
 	if program == "" {
 		return missing("-against names no older fbuild")
+	}
+	if name == untracedSide && !strings.Contains(e.fbuildHelp("build"), "--trace") {
+		return missing("this fbuild has no traces")
 	}
 	dir := filepath.Join(e.work, label+"-"+name)
 	b := &builder{
@@ -41,6 +47,9 @@ func (e *env) fbuildPeer(label, name, recorder string, root bool) *builder {
 	b.reset = func(context.Context) error { return os.RemoveAll(store) }
 	argv := func(j job, more ...string) []string {
 		out := []string{program, "--root", store, "build", "--progress=plain", "--recorder=" + recorder, "-t", j.ref, "-f", j.dockerfile}
+		if name == untracedSide {
+			out = append(out, "--trace=off")
+		}
 		out = append(append(out, buildArgs(j)...), more...)
 		return append(out, j.context)
 	}
@@ -48,7 +57,7 @@ func (e *env) fbuildPeer(label, name, recorder string, root bool) *builder {
 	b.push = always(func(j job) []string { return argv(j, "--push") })
 	if e.fbuildShares() {
 		share := func(j job) []string {
-			return argv(j, "--cache-to=type=registry,ref="+j.cache, "--cache-from=type=registry,ref="+j.cache)
+			return argv(j, "--cache-to=type=registry,mode=max,ref="+j.cache, "--cache-from=type=registry,ref="+j.cache)
 		}
 		b.share, b.fetch = always(share), always(share)
 	} else if e.fbuildExecutes() {

@@ -24,6 +24,7 @@ var (
 	quickSides = []string{fbuildSide, kitSide, "buildah-rootless"}
 	// kanikoSides and otherSides are measured in rounds of their own, with fbuild again.
 	kanikoSides = []string{fbuildSide, "kaniko"}
+	tracedSides = []string{fbuildSide, untracedSide, kitSide}
 	otherSides  = []string{fbuildSide, walkSide, "fbuild-root", "docker-buildkit", "docker-classic", "buildah-fuse", "buildah-vfs"}
 )
 
@@ -31,7 +32,9 @@ var (
 // own, with another cold build.
 var (
 	corePhases  = []string{coldPhase, pushPhase, rePushPhase, nothingPhase, sourcePhase, floorPhase}
-	laterPhases = []string{readmePhase, manifestPhase, sharedPhase, droppedPhase}
+	laterPhases = []string{readmePhase, manifestPhase, docPhase, sharedPhase, droppedPhase}
+	// tracePhases are those that a trace is for.
+	tracePhases = []string{coldPhase, nothingPhase, sourcePhase, readmePhase, docPhase, sharedPhase}
 )
 
 // The first rounds of the items that come later.
@@ -43,6 +46,9 @@ const (
 
 // quickWorkloads need nothing but Go, busybox and the peers: no network, no debootstrap.
 var quickWorkloads = []string{"steps", "files", "copy"}
+
+// traceWorkloads are those of the profile traces, the most telling first.
+var traceWorkloads = []string{"node-wrong", "node-last", "node-right", "apt", "steps", "copy"}
 
 // only leaves certain phases.
 func (w workload) only(phases ...string) workload {
@@ -70,7 +76,7 @@ func workloadNamed(name string) workload {
 // seconds of one round of the main sides, measured here; only the order of
 // magnitude matters, for -budget.
 var roundSeconds = map[string]int{
-	"steps": 40, "files": 70, "copy": 140, "node-wrong": 270, "node-right": 190, "apt": 170, "big": 130, "runs": 100, "meta": 90, "go": 200, "stages": 40,
+	"steps": 40, "files": 70, "copy": 140, "node-wrong": 270, "node-right": 190, "node-last": 150, "apt": 170, "big": 130, "runs": 100, "meta": 90, "go": 200, "stages": 40,
 	"monorepo": 80,
 }
 
@@ -93,9 +99,15 @@ func profile(name, peer string) ([]item, error) {
 			out = append(out, item{w.group(quickSides, 0, max(1, rounds)), seconds(roundSeconds[n] * 2 / 3), "three workloads, two peers"})
 		}
 		return out, nil
+	case "traces":
+		for _, n := range traceWorkloads {
+			w := workloadNamed(n).only(tracePhases...)
+			out = append(out, item{w.group(tracedSides, 0, w.rounds), seconds(roundSeconds[n] * 2 / 3), "what traces are for"})
+		}
+		return out, nil
 	case "full":
 	default:
-		return nil, fmt.Errorf("-profile %s: there are quick and full", name)
+		return nil, fmt.Errorf("-profile %s: there are quick, traces and full", name)
 	}
 	for _, w := range workloads {
 		sides := append(slices.Clone(mainSides), nativeSide)

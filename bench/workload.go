@@ -24,6 +24,7 @@ const (
 	readmePhase   = "comment in README"
 	manifestPhase = "manifest"
 	sharedPhase   = "fresh machine, shared cache"
+	docPhase      = "documentation in the base" // a new base that differs in /usr/share/doc
 	droppedPhase  = "cold, page cache dropped"
 	floorPhase    = "floor"
 )
@@ -53,7 +54,7 @@ type base struct {
 var (
 	editPhases = []string{nothingPhase, sourcePhase, readmePhase, manifestPhase}
 	pushPhases = []string{coldPhase, pushPhase, rePushPhase}
-	nodePhases = slices.Concat(pushPhases, editPhases, []string{sharedPhase, floorPhase})
+	nodePhases = slices.Concat(pushPhases, editPhases, []string{docPhase, sharedPhase, floorPhase})
 	nodeEdits  = map[string]string{sourcePhase: "src/main.ts", readmePhase: "README.md", manifestPhase: "package.json"}
 )
 
@@ -80,7 +81,7 @@ var workloads = []workload{
 	},
 	{
 		name: "apt", title: "apt-get install, 15 packages", about: "from .debs that lie in the base", base: (*env).aptBase,
-		phases: slices.Concat(pushPhases, []string{nothingPhase, floorPhase}), rounds: 3,
+		phases: slices.Concat(pushPhases, []string{nothingPhase, docPhase, floorPhase}), rounds: 3,
 	},
 	{
 		name: "big", title: "1 GiB in 8 files", about: "one RUN writes 1 GiB", base: (*env).toolsBase,
@@ -113,6 +114,10 @@ var workloads = []workload{
 		name: "node-right", title: "Node app, manifests first", about: "the same, in the order that documentation recommends",
 		base: (*env).nodeBase, context: (*env).nodeContext, phases: slices.Concat(pushPhases, editPhases, []string{sharedPhase}), edits: nodeEdits, rounds: 3,
 	},
+	{
+		name: "node-last", title: "Node app, `COPY . .` and then `npm ci` alone", about: "a program that is not compiled",
+		base: (*env).nodeBase, context: (*env).nodeContext, phases: slices.Concat([]string{coldPhase}, editPhases), edits: nodeEdits, rounds: 3,
+	},
 }
 
 // group is a workload with certain sides and rounds.
@@ -133,6 +138,7 @@ type openedWorkload struct {
 	env        *env
 	dir        string // of the context
 	base       base
+	docBase    base // another one, which differs in /usr/share/doc; only where a phase needs it
 	dockerfile string
 }
 
@@ -142,6 +148,11 @@ func (e *env) openWorkload(ctx context.Context, g group, w workload) (_ *bench, 
 	o.dockerfile = filepath.Join(e.repo, "bench", "workloads", w.name, "Dockerfile")
 	if o.base, err = w.base(e, ctx); err != nil {
 		return nil, err
+	}
+	if slices.Contains(w.phases, docPhase) {
+		if o.docBase, err = e.withDocs(ctx, o.base); err != nil {
+			return nil, err
+		}
 	}
 	if err := fresh(o.dir); err != nil {
 		return nil, err
@@ -271,6 +282,11 @@ func (o *openedWorkload) run(ctx context.Context, b *builder, m meter, phase str
 		extra = "-dropped"
 	}
 	jobs := o.allJobs(b, round, extra)
+	if phase == docPhase {
+		for i := range jobs {
+			jobs[i].args[0] = "BASE=" + o.docBase.ref
+		}
+	}
 	cmd, err := o.env.commandOf(ctx, b, line, jobs...)
 	if err != nil {
 		return sample{}, err
