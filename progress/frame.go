@@ -72,7 +72,7 @@ func (s *Step) rows(to []row, now time.Time, pane int) []row {
 		}
 		r.pane = r.pane[max(0, len(r.pane)-pane):]
 	case cached:
-		r.text, r.color = "CACHED "+s.name, doneColor
+		r.text, r.color = s.cachedText()+" "+s.name, doneColor
 	case canceled:
 		r.text, r.color = "CANCELED "+s.name, canceledColor
 	case failed:

@@ -26,6 +26,7 @@ type plainText struct {
 	shown   []byte // what of that line was printed (at most maxKeptLine)
 	resume  []byte // an incomplete line that was interrupted: printed again before it goes on
 	warned  int    // warnings printed
+	noted   int    // notes printed
 }
 
 // turn is a step's share of the printer.
@@ -169,6 +170,10 @@ func (p *plainPrinter) show(s *Step, now time.Time) {
 	if p.current != s {
 		p.change(s)
 	}
+	for _, n := range s.notes[s.text.noted:] {
+		p.event(s, n)
+	}
+	s.text.noted = len(s.notes)
 	p.statuses(s)
 	for _, w := range s.warnings[s.text.warned:] {
 		p.event(s, "WARN: "+w)
@@ -275,7 +280,7 @@ func (p *plainPrinter) end(s *Step, now time.Time) {
 	var text string
 	switch s.state {
 	case cached:
-		text = "CACHED"
+		text = s.cachedText()
 	case canceled:
 		text = "CANCELED"
 	case failed:

@@ -67,6 +67,26 @@ func TestPlain(t *testing.T) {
 #2 [1/2] FROM docker.io/library/debian:12
 #2 CACHED
 `},
+		{"why a step runs, and how one was found", func(s *script) error {
+			a, b := s.d.Step("[1/2] RUN npm ci"), s.d.Step("[2/2] RUN npm test")
+			a.Start()
+			a.CachedBecause("traced")
+			s.wait(time.Second)
+			b.Start()
+			b.Note("runs because src/app.js changed\x1b[2J (content)")
+			s.wait(time.Second)
+			b.Log(1, []byte("ok\n"))
+			b.Done(nil)
+			s.wait(time.Second)
+			return nil
+		}, `#1 [1/2] RUN npm ci
+#1 CACHED (traced)
+
+#2 [2/2] RUN npm test
+#2 runs because src/app.js changed (content)
+#2 1.000 ok
+#2 DONE 1.0s
+`},
 		{"logs, times and warnings", func(s *script) error {
 			a := s.d.Step("RUN make")
 			a.Start()

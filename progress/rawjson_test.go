@@ -18,6 +18,7 @@ func TestRawJSON(t *testing.T) {
 	a.Status("sha256:1", 5, 10, false)
 	a.Cached()
 	b := s.d.Step("[2/2] RUN y")
+	b.Note("runs because z changed")
 	b.Log(2, []byte("\x1b[31mred\n"))
 	b.Warn("careful")
 	s.now = s.now.Add(time.Second)
@@ -55,6 +56,7 @@ func TestRawJSON(t *testing.T) {
 	}
 	want := []string{
 		"vertex [1/2] FROM x", "status sha256:1", "vertex [1/2] FROM x done after 0s cached", "vertex [2/2] RUN y",
+		"status runs because z changed",
 		"log \x1b[31mred\n", "warning careful", "vertex [2/2] RUN y done after 1s exit code: 1",
 	}
 	if d := cmp.Diff(want, got); d != "" {

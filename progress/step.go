@@ -34,6 +34,8 @@ type Step struct {
 	err      string
 	statuses []*status
 	warnings []string
+	notes    []string
+	because  string // of a step that is cached: how, in a word or two
 	scan     [2]scanner
 	tail     *tail
 	logged   int64 // bytes, to rank the panes
@@ -110,25 +112,49 @@ func (s *Step) Warn(text string) {
 	})
 }
 
+// Note shows a line about the step itself, as why it runs. Lines for a log have it; the live view has no room for it.
+func (s *Step) Note(text string) {
+	s.event(func(now time.Time) {
+		text := cleanName(text)
+		if len(s.notes) < maxStatuses {
+			s.notes = append(s.notes, text)
+		}
+		if s.d.raw != nil { // as a part of the step that is done at once, which is how BuildKit's readers show it
+			s.d.raw.status(s, &status{id: text, start: now, end: now, at: now})
+		}
+	})
+}
+
 // Cached ends the step: its result was there already.
-func (s *Step) Cached() { s.finish(cached, nil) }
+func (s *Step) Cached() { s.CachedBecause("") }
+
+// CachedBecause ends the step as Cached does and says how the result was found, in a word or two: CACHED (traced).
+func (s *Step) CachedBecause(text string) { s.finish(cached, nil, text) }
+
+// cachedText is how a cached step is shown.
+func (s *Step) cachedText() string {
+	if s.because == "" {
+		return "CACHED"
+	}
+	return "CACHED (" + s.because + ")"
+}
 
 // Canceled ends the step: another one failed, or the caller interrupted the build. One that never began is not shown.
-func (s *Step) Canceled() { s.finish(canceled, nil) }
+func (s *Step) Canceled() { s.finish(canceled, nil, "") }
 
 // Done ends the step, well when err is nil. An error that is context.Canceled counts as Canceled.
 func (s *Step) Done(err error) {
 	switch {
 	case err == nil:
-		s.finish(finished, nil)
+		s.finish(finished, nil, "")
 	case errors.Is(err, context.Canceled):
-		s.finish(canceled, nil)
+		s.finish(canceled, nil, "")
 	default:
-		s.finish(failed, err)
+		s.finish(failed, err, "")
 	}
 }
 
-func (s *Step) finish(to state, err error) {
+func (s *Step) finish(to state, err error, because string) {
 	if to == canceled && !s.began() {
 		return
 	}
@@ -139,7 +165,7 @@ func (s *Step) finish(to state, err error) {
 		for i := range s.scan {
 			s.scan[i].flush(&logSink{s: s, now: now})
 		}
-		s.state, s.end = to, now
+		s.state, s.end, s.because = to, now, cleanName(because)
 	})
 }
 
