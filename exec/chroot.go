@@ -49,14 +49,16 @@ func (s *Sandbox) runChroot(ctx context.Context, j job, spec Spec) (err error) {
 func chrootInitMain() int {
 	// The parent death signal of the command goes by this thread.
 	runtime.LockOSThread()
-	o := runChrootInit()
+	var watch netWatch
+	o := runChrootInit(&watch)
+	o.Network = watch.last()
 	if err := endDescendants(); err != nil {
 		o = outcome{Error: err.Error()}
 	}
 	return tell(o)
 }
 
-func runChrootInit() outcome {
+func runChrootInit(watch *netWatch) outcome {
 	if err := closeOnExecFrom(jobFD); err != nil {
 		return outcome{Error: err.Error()}
 	}
@@ -83,18 +85,27 @@ func runChrootInit() outcome {
 	if err != nil {
 		return outcome{Error: err.Error()}
 	}
+	listening := false
 	for {
 		var m commandMessage
 		files, err := l.receive(&m)
 		switch {
 		case errors.Is(err, io.EOF): // the execve of the command
+			if !listening {
+				watch.note()
+			}
 			return reapUntil(pid)
 		case err != nil:
 			return outcome{Error: fmt.Sprintf("start command: %v", err)}
 		case m.Failed != nil:
 			return *m.Failed
 		case len(files) == 1:
-			go serveLinks(int(files[0].Fd()), m.Root) // it ends with this process, which has nothing else to do
+			listening = true
+			watch.serve(&listener{fd: int(files[0].Fd()), watch: watch, links: &linkServer{root: m.Root}}, func(err error) {
+				watch.last()
+				_ = endDescendants() // the error says more
+				tell(outcome{Error: err.Error()})
+			})
 		}
 	}
 }
@@ -167,7 +178,11 @@ func becomeCommand(l *link) outcome {
 	if err := confineChroot(j, root); err != nil {
 		return outcome{Error: err.Error(), Unavailable: true}
 	}
-	if fd := listenLinks(); fd >= 0 {
+	sections := []func(abi) program{linkSection}
+	if j.WatchNet {
+		sections = append(sections, socketSection)
+	}
+	if fd := listen(listenerProgram(sections...)); fd >= 0 {
 		if err := l.send(commandMessage{Root: at}, []*os.File{os.NewFile(uintptr(fd), "listener")}); err != nil {
 			return outcome{Error: err.Error()}
 		}

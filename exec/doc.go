@@ -20,7 +20,10 @@
 // cloud's metadata address, as the caller itself does; abstract unix sockets of others too on kernels before 6.12 (from then on Landlock's scope keeps it from them). Network "none" has a loopback device and nothing else.
 // With a single id the supplementary groups of the caller stay in effect, since the kernel refuses setgroups there.
 //
-// Lock order: Sandbox.mu alone; keeper.mu alone.
+// Whether a command asked for a socket of a network is told by a seccomp filter whose listener is C (netwatch.go, listener.go). While it listens no program of the command
+// can have a listener of its own (EBUSY); in a chroot there always is one, for links.
+//
+// Lock order: Sandbox.mu alone; keeper.mu alone; netWatch.mu alone.
 //
 // Concurrency: a Sandbox may be used by many goroutines at once. Every goroutine of a Sandbox ends in Close.
 //

@@ -32,7 +32,10 @@ func (e *setupError) Unwrap() error { return e.err }
 func initMain() int {
 	// Capabilities and seccomp belong to a thread; the command is forked from this one.
 	runtime.LockOSThread()
-	return tell(runInit())
+	var watch netWatch
+	o := runInit(&watch)
+	o.Network = watch.last()
+	return tell(o)
 }
 
 // tell writes the last word of C to its status and ends the process.
@@ -47,7 +50,7 @@ func tell(o outcome) int {
 	return 0
 }
 
-func runInit() outcome {
+func runInit(watch *netWatch) outcome {
 	j, err := readJob()
 	if err == nil {
 		err = prepareInit(j)
@@ -62,6 +65,12 @@ func runInit() outcome {
 	name, err := lookPath(j.Args[0], j.Env)
 	if err != nil {
 		return commandError(err)
+	}
+	if j.WatchNet {
+		watch.watchNetwork(func(err error) {
+			watch.last()
+			tell(outcome{Error: err.Error()})
+		})
 	}
 	if err := confine(); err != nil {
 		return outcome{Error: err.Error(), Unavailable: true}

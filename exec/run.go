@@ -53,8 +53,8 @@ type Spec struct {
 	Limits []Limit
 	// ShmSize is the size of /dev/shm in bytes, 0 for docker's 64 MiB. Without namespaces it is a directory that has none.
 	ShmSize int64
-	// OnNetwork, if not nil, is called once, from any goroutine, when a process of the
-	// command first asks for a socket of the internet families.
+	// OnNetwork, if not nil, is called once before Run returns, if a process of the command asked for a socket that can lead to another machine, or if this kernel
+	// cannot tell. It is never called with Network "none", nor of a Run that could not say how the command ended.
 	OnNetwork func()
 }
 
@@ -75,6 +75,7 @@ type job struct {
 	Groups   []uint32
 	Hostname string
 	NoNet    bool
+	WatchNet bool // tell in outcome.Network
 	Mounts   []Mount
 	TTYGroup bool // group 5, docker's owner of terminals, exists
 	Limits   []Limit
@@ -88,6 +89,8 @@ type outcome struct {
 	Unavailable bool
 	Code        int
 	Signal      int
+	// Network says that the command asked for a socket of a network, or that nobody knows.
+	Network bool
 }
 
 const maxOutcome = 32 << 10
@@ -143,11 +146,15 @@ func (s *Sandbox) run(ctx context.Context, j job, spec Spec) error {
 	// A status fits into a pipe, so reading it afterwards cannot block C.
 	werr := p.Wait()
 	data, rerr := io.ReadAll(io.LimitReader(statusR, maxOutcome+1))
-	return s.verdict(ctx, data, errors.Join(werr, rerr))
+	return s.verdict(ctx, data, errors.Join(werr, rerr), func() {
+		if j.WatchNet {
+			spec.OnNetwork()
+		}
+	})
 }
 
-// verdict turns what C said, and how it ended, into the error of Run.
-func (s *Sandbox) verdict(ctx context.Context, data []byte, ended error) error {
+// verdict turns what C said, and how it ended, into the error of Run, and calls NETWORK if it said so.
+func (s *Sandbox) verdict(ctx context.Context, data []byte, ended error, network func()) error {
 	var o outcome
 	if len(data) == 0 {
 		if err := context.Cause(ctx); err != nil {
@@ -161,6 +168,9 @@ func (s *Sandbox) verdict(ctx context.Context, data []byte, ended error) error {
 	}
 	if err := json.Unmarshal(data, &o); err != nil {
 		return fmt.Errorf("decode status of command: %w", err)
+	}
+	if o.Network {
+		network()
 	}
 	switch {
 	case o.Unavailable:
@@ -213,6 +223,7 @@ func (s *Sandbox) job(spec Spec) (job, error) {
 	default:
 		return j, fmt.Errorf("run command: unknown network mode %q (host, none)", spec.Network)
 	}
+	j.WatchNet = spec.OnNetwork != nil && !j.NoNet
 	for _, m := range j.Mounts {
 		if m.Type != "bind" && m.Type != "tmpfs" && m.Type != "file" {
 			return j, fmt.Errorf("run command: unknown mount type %q", m.Type)

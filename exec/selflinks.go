@@ -2,11 +2,9 @@ package exec
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"path"
-	"runtime"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -27,100 +25,26 @@ var linkCalls = []struct {
 	{call{"readlinkat", [4]int{267, 305, 78, 332}}, 1},
 }
 
-// linkProgram sends the calls that read links to whoever listens.
-func linkProgram() program {
-	var prog program
-	prog.load(dataArch)
-	for _, a := range abis {
-		var section program
-		section.load(dataNumber)
-		for _, c := range linkCalls {
-			if n := c.numbers[a.numbers]; n >= 0 {
-				section.jump(unix.BPF_JEQ, uint32(n), 0, 1)
-				section.ret(unix.SECCOMP_RET_USER_NOTIF)
-			}
+// linkSection picks the calls that read links.
+func linkSection(a abi) program {
+	var p program
+	for _, c := range linkCalls {
+		if n := c.numbers[a.numbers]; n >= 0 {
+			p.jump(unix.BPF_JEQ, uint32(n), 0, 1)
+			p.ret(unix.SECCOMP_RET_USER_NOTIF)
 		}
-		section.ret(unix.SECCOMP_RET_ALLOW)
-		prog.jump(unix.BPF_JEQ, a.audit, 1, 0)
-		prog.skip(uint32(len(section)))
-		prog = append(prog, section...)
 	}
-	prog.ret(unix.SECCOMP_RET_ALLOW)
-	return prog
+	return p
 }
-
-// listenLinks installs the filter on this thread and returns the descriptor to listen on, -1 where the kernel has no such thing or somebody listens already.
-func listenLinks() int {
-	prog := linkProgram()
-	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
-	fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&fprog))) //nolint:gosec // G103: what the system call takes
-	if errno != 0 {
-		return -1 // the command runs without
-	}
-	return int(fd)
-}
-
-// notification and answer are the kernel's struct seccomp_notif and seccomp_notif_resp.
-type notification struct {
-	id         uint64
-	pid, flags uint32
-	nr         int32
-	arch       uint32
-	ip         uint64
-	args       [6]uint64
-}
-
-type answer struct {
-	id    uint64
-	val   int64
-	errno int32
-	flags uint32
-}
-
-// The ioctls of a listener.
-const (
-	notifRecv     = 0xc0502100
-	notifSend     = 0xc0182101
-	notifIDValid  = 0x40082102
-	notifContinue = 1
-)
 
 // linkServer answers for the processes of one command. It runs on a thread of its own, whose ids it changes to those of whom it looks at: nothing else may.
 type linkServer struct {
-	fd       int
 	root     string // the command's root, as this process sees it
 	uid, gid uint32
 }
 
-// serveLinks answers until the listener has nobody left to listen to.
-func serveLinks(fd int, root string) {
-	runtime.LockOSThread() // never unlocked: it ends with its changed ids
-	s := &linkServer{fd: fd, root: root}
-	for {
-		var n notification
-		if err := ioctl(fd, notifRecv, unsafe.Pointer(&n)); err != nil { //nolint:gosec // G103: what the system call takes
-			if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOENT) { // the caller is gone
-				continue
-			}
-			return
-		}
-		a := answer{id: n.id, flags: notifContinue}
-		if val, ok := s.answer(&n); ok {
-			a.val, a.flags = val, 0
-		}
-		_ = ioctl(fd, notifSend, unsafe.Pointer(&a)) //nolint:gosec // G103; a caller that is gone needs no answer
-	}
-}
-
-func ioctl(fd int, request uintptr, arg unsafe.Pointer) error {
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg)); errno != 0 {
-		return errno
-	}
-	return nil
-}
-
 // answer writes the target of a process' own link into its buffer; false is for everything else.
-func (s *linkServer) answer(n *notification) (int64, bool) {
+func (s *linkServer) answer(fd int, n *notification) (int64, bool) {
 	args, ok := linkArgs(n)
 	if !ok || args[2] == 0 || args[2] > unix.PathMax*2 {
 		return 0, false
@@ -151,7 +75,7 @@ func (s *linkServer) answer(n *notification) (int64, bool) {
 		to = path.Join("/", inside)
 	}
 	// Still the process that asked, and not another that got its number.
-	if err := ioctl(s.fd, notifIDValid, unsafe.Pointer(&n.id)); err != nil { //nolint:gosec // G103: what the system call takes
+	if err := ioctl(fd, notifIDValid, unsafe.Pointer(&n.id)); err != nil { //nolint:gosec // G103: what the system call takes
 		return 0, false
 	}
 	data := []byte(to)[:min(uint64(len(to)), args[2])]
