@@ -102,7 +102,7 @@ func (f *File) convertRun(st *Stage, m meta, c *instructions.RunCommand) (Instru
 			return nil, f.unsupported(m.loc, "RUN", "--"+flag, hint)
 		}
 	}
-	r := &Run{meta: m, Shell: c.PrependShell, Args: c.CmdLine, Network: instructions.GetNetwork(c)}
+	r := &Run{meta: m, Shell: c.PrependShell, Args: c.CmdLine, Network: instructions.GetNetwork(c), Exact: exact(m.comments)}
 	for _, file := range c.Files {
 		r.Heredocs = append(r.Heredocs, Heredoc{Name: file.Name, Data: file.Data, Chomp: file.Chomp})
 	}

@@ -52,6 +52,13 @@ func TestWarnings(t *testing.T) {
 		}},
 		{"check skips one", "# check=skip=StageNameCasing\nFROM a AS B\nMAINTAINER x\n", []string{"MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label (line 3)"}},
 		{"check skips all", "# check=skip=all\nFROM a AS B\nLABEL x=$Y\n", nil},
+		{"a directive of ours", "FROM a\n# fbuild: cache=exact\nRUN x\n", nil},
+		{"a directive of ours that does not exist", "FROM a\n# fbuild: cache=never\nRUN x\n", []string{"FbuildDirective: Directive '# fbuild: cache=never' has no effect: the one that there is is cache=exact (line 3)"}},
+		{"a directive of ours above others", "# fbuild: cache=exact\nFROM a\n# fbuild: cache=exact\nCOPY x /\n# fbuild: cache=exact\nONBUILD RUN x\n", []string{
+			"FbuildDirective: Directive '# fbuild: cache=exact' has no effect: it stands above a RUN, not above FROM (line 2)",
+			"FbuildDirective: Directive '# fbuild: cache=exact' has no effect: it stands above a RUN, not above COPY (line 4)",
+			"FbuildDirective: Directive '# fbuild: cache=exact' has no effect: it stands above a RUN, not above ONBUILD (line 6)",
+		}},
 		{"a comment skips for its instruction", "FROM a\n# check=skip=UndefinedVar\nLABEL x=$Y\nLABEL x=$Z\n", []string{"UndefinedVar: Usage of undefined variable '$Z' (line 4)"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -125,6 +125,7 @@ func Needed(target *Stage, extra ...Instruction) []*Stage {
 func (f *File) buildStages(in []instructions.Stage, o Options, l *lint) error {
 	f.lintNames(in, l)
 	f.lintCasing(in, l)
+	f.lintDirectives(in, l)
 	lex := shell.NewLex(f.escape)
 	for i := range in {
 		st, err := f.newStage(i, &in[i], lex, l)
