@@ -29,11 +29,14 @@ type fsLayer struct {
 	// shared is set where src is the cache repository: the layer is a step's.
 	shared bool
 
-	// done is closed when diffID, desc and err stand.
+	// done is closed when diffID, desc, err and sealed stand.
 	done   chan struct{}
 	diffID tree.Digest
 	desc   v1.Descriptor
 	err    error
+	// sealed are the changes of a layer of this build as its index in the store
+	// has them: every file with the digest of its bytes.
+	sealed tree.Changes
 
 	mu      sync.Mutex // held while the layer is being opened
 	pull    *pull      // shows the fetching; may be nil

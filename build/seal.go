@@ -174,10 +174,10 @@ func (l *fsLayer) seal(ctx context.Context, b *builder) error {
 			return err
 		}
 	}
-	if err := b.store.PutLayer(sealed.DiffID, l.changes); err != nil {
+	if err := b.store.PutLayer(sealed.DiffID, sealed.Changes); err != nil {
 		return err
 	}
-	l.diffID = sealed.DiffID
+	l.diffID, l.sealed = sealed.DiffID, sealed.Changes
 	l.desc, err = sealedDescriptor(sealed)
 	return err
 }

@@ -22,6 +22,7 @@ type entry struct {
 	major, minor int64
 	pax          map[string]string
 	data         []tree.Extent
+	digest       tree.Digest // of the file's bytes; "" where it has none, or too many in holes
 }
 
 // headerOnly reports whether no data follows, whatever the size says.
@@ -45,6 +46,7 @@ type archive struct {
 	cur  []byte
 	off  int64 // bytes taken from the stream
 	last string
+	sum  contentSum
 }
 
 // corrupt wraps err with the place, unless it comes from outside.
@@ -105,7 +107,10 @@ func (a *archive) must(p []byte) error {
 }
 
 // skip passes over n bytes.
-func (a *archive) skip(n int64) error {
+func (a *archive) skip(n int64) error { return a.take(n, func([]byte) {}) }
+
+// take hands the next n bytes to fn, run by run.
+func (a *archive) take(n int64, fn func([]byte)) error {
 	for n > 0 {
 		if err := a.fill(); err == io.EOF {
 			return io.ErrUnexpectedEOF
@@ -113,6 +118,7 @@ func (a *archive) skip(n int64) error {
 			return err
 		}
 		k := min(n, int64(len(a.cur)))
+		fn(a.cur[:k])
 		a.cur, a.off, n = a.cur[k:], a.off+k, n-k
 	}
 	return nil
@@ -259,10 +265,28 @@ func (a *archive) finish(e *entry, b *block, recs map[string]string, longName, l
 	case e.size > 0:
 		e.data = []tree.Extent{{Pack: a.pack, Off: a.off, Len: e.size}}
 	}
-	if err := a.skip(e.stored); err != nil {
+	if err := a.contents(e); err != nil {
 		return err
 	}
 	return a.pad(e.stored)
+}
+
+// contents passes over the data of a file and hashes it on the way.
+func (a *archive) contents(e *entry) error {
+	if e.typ != typeFile && e.typ != typeGNUSparse || e.size == 0 || !a.sum.begin(e.size-e.stored) {
+		return a.skip(e.stored)
+	}
+	for i := range e.data {
+		if e.data[i].Pack == "" {
+			a.sum.zeros(e.data[i].Len)
+			continue
+		}
+		if err := a.take(e.data[i].Len, a.sum.write); err != nil {
+			return err
+		}
+	}
+	e.digest = a.sum.end()
+	return nil
 }
 
 // drain passes over what stands behind the end of the archive.

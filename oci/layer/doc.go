@@ -89,4 +89,7 @@ type Sealed struct {
 	TarSize   int64       // bytes of the tar
 	MediaType string
 	Notes     []string // what was left out, for people
+	// Changes are what was sealed, every file with the digest of its bytes; nodes
+	// that had none are copies. A file with more than 1 GiB of holes may have none.
+	Changes tree.Changes
 }

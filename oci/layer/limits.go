@@ -29,6 +29,9 @@ const (
 	nodeCost, placeCost, mapCost = 200, 100, 400
 	// maxSteps bounds the names that all paths lead through: a minute's work.
 	maxSteps = 1 << 30
+	// maxHashedZeros bounds the holes of one archive whose zeros are hashed: half a
+	// second's work. The digest of a file beyond it is left to whoever needs it.
+	maxHashedZeros = 1 << 30
 	// maxNotes bounds what a hostile layer can have us say.
 	maxNotes = 20
 	// maxSeconds bounds times, either side of 1970: 35,000 years.

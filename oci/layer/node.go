@@ -18,8 +18,8 @@ func (ix *index) node(e *entry, p string) (*tree.Node, error) {
 	case typeLink:
 		return nil, nil
 	case typeFile, typeGNUSparse:
-		n.Kind, n.Size, n.Extents = tree.File, e.size, e.data
-		err = ix.charge(40 * len(e.data))
+		n.Kind, n.Size, n.Extents, n.Digest = tree.File, e.size, e.data, e.digest
+		err = ix.charge(40*len(e.data) + len(e.digest))
 	case typeDir:
 		n.Kind = tree.Dir
 	case typeSymlink:

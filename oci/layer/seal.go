@@ -50,11 +50,13 @@ func Seal(ctx context.Context, blob io.Writer, cs tree.Changes, c Contents, o Op
 	if err != nil {
 		return Sealed{}, err
 	}
-	p := newPipe(sealChunks, sealChunk, 2)
+	p := newPipe(sealChunks, sealChunk, 3)
 	diffID := sha256.New()
+	sums := newFileSums()
 	g, ctx := errgroup.WithContext(ctx)
 	w := &pipeWriter{p: p, get: func() (*chunk, error) { return p.get(ctx) }}
 	t := newTarWriter(w, c, o)
+	t.file = func(n *tree.Node, spans []span) { sums.expect(w.size, n, spans) }
 	g.Go(func() error {
 		if err := t.all(ctx, cs); err != nil {
 			return err
@@ -69,12 +71,14 @@ func Seal(ctx context.Context, blob io.Writer, cs tree.Changes, c Contents, o Op
 		})
 	})
 	g.Go(func() error { return compress(ctx, p, z, out) })
+	g.Go(func() error { return p.each(ctx, 2, sums.take) })
 	if err := g.Wait(); err != nil {
 		return Sealed{}, fmt.Errorf("seal layer: %w", err)
 	}
 	return Sealed{
 		DiffID: digest(diffID), Digest: digest(out.sum),
 		Size: out.size, TarSize: w.size, MediaType: media, Notes: t.notes.done(),
+		Changes: sums.changes(cs),
 	}, nil
 }
 

@@ -41,10 +41,13 @@ type tarWriter struct {
 	notes notes
 	buf   []byte
 	first map[*tree.Node]string
+	// file is told of each content before its bytes: the node and what of it is
+	// written, in order.
+	file func(n *tree.Node, spans []span)
 }
 
 func newTarWriter(w io.Writer, c Contents, o Options) *tarWriter {
-	return &tarWriter{w: w, c: c, clamp: o.ClampMtime, first: map[*tree.Node]string{}}
+	return &tarWriter{w: w, c: c, clamp: o.ClampMtime, first: map[*tree.Node]string{}, file: func(*tree.Node, []span) {}}
 }
 
 // all writes the whole tar.
@@ -152,7 +155,7 @@ func (t *tarWriter) entry(ctx context.Context, p string, n *tree.Node, shared bo
 	}
 	switch n.Kind {
 	case tree.File:
-		return t.file(ctx, &h, n)
+		return t.regular(ctx, &h, n)
 	case tree.Dir:
 		if p == "" {
 			h.name = "."
@@ -207,8 +210,8 @@ func (t *tarWriter) xattrs(p string, n *tree.Node) ([]tree.Xattr, error) {
 	return out, nil
 }
 
-// file writes a regular file with its contents.
-func (t *tarWriter) file(ctx context.Context, h *header, n *tree.Node) error {
+// regular writes a regular file with its contents.
+func (t *tarWriter) regular(ctx context.Context, h *header, n *tree.Node) error {
 	l, err := layoutOf(n)
 	if err != nil {
 		return err
@@ -217,6 +220,9 @@ func (t *tarWriter) file(ctx context.Context, h *header, n *tree.Node) error {
 	if !l.sparse {
 		if err := t.header(h); err != nil {
 			return err
+		}
+		if n.Size > 0 {
+			t.file(n, []span{{0, n.Size}})
 		}
 		return t.contents(ctx, n)
 	}
@@ -228,6 +234,7 @@ func (t *tarWriter) file(ctx context.Context, h *header, n *tree.Node) error {
 	if err := t.bytes(table); err != nil {
 		return err
 	}
+	t.file(n, l.spans)
 	part := n.Attrs()
 	part.Extents, part.Size, part.Digest = l.data, l.stored, ""
 	return t.contents(ctx, &part)
