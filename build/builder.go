@@ -72,6 +72,8 @@ type Options struct {
 	// entries without its signature are misses.
 	CacheKey string
 	lint     bool // of Lint: no step runs
+	// Origin says whose build this is, for the report that is kept of it.
+	Origin Origin
 	// SingleSnapshot makes one layer of all that the build adds to its base.
 	SingleSnapshot bool
 	Epoch          *time.Time
@@ -128,6 +130,7 @@ type builder struct {
 	sealCtx context.Context //nolint:containedctx // of one Build; ends when the caller gives up, not when a step fails
 	sealing chan struct{}
 	repo    *cacheRepo // nil for none
+	reports reporting
 
 	background sync.WaitGroup
 	run        runner
@@ -192,12 +195,14 @@ func buildOnce(ctx context.Context, o Options, target *dockerfile.Stage, repo *c
 		contexts: map[string]*future[*localContext]{}, notes: map[string]bool{},
 		files: map[string]*future[*httpRecord]{}, gits: map[string]*future[*remoteGit]{},
 	}
+	b.reports.began = time.Now()
 	res, err := b.build(stepCtx, target)
 	if err != nil {
 		cancel(err)
 	}
 	b.background.Wait()
 	err = errors.Join(b.firstError(err), b.run.close(context.WithoutCancel(ctx), b), removeTemp(temp))
+	b.keepReport(res, err)
 	if cerr := b.closeContexts(); cerr != nil { // the next build hashes the files again
 		b.warn("stat cache: %v", cerr)
 	}

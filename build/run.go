@@ -45,6 +45,8 @@ func (r *stageRun) runStep(ctx context.Context, s *state, in *dockerfile.Run, st
 		return res, true, err
 	}
 	step.Start()
+	r.runs(ctx)
+	step.Note("runs because " + r.rep.Reason())
 	cs, err := b.runCommand(ctx, s, in, network, mounts)
 	if err != nil {
 		unlock()

@@ -38,7 +38,8 @@ type stageRun struct {
 	done  chan struct{}
 	out   *state
 	err   error
-	pull  *pull // shows the fetching of the base image; nil without one
+	pull  *pull       // shows the fetching of the base image; nil without one
+	rep   *StepReport // of the instruction that is being done
 }
 
 // stage starts a stage unless that has happened, and returns it.
@@ -185,7 +186,11 @@ func (r *stageRun) instruction(ctx context.Context, s *state, raw dockerfile.Ins
 		return nil
 	}
 	step := r.b.opts.Progress.Step(r.title(title))
+	rep := r.beginReport(s, in, title)
 	res, cached, err := r.step(ctx, s, in, step)
+	if ctx.Err() == nil { // else it neither failed nor ended
+		rep.end(s, res, cached, err)
+	}
 	if err != nil {
 		if ctx.Err() != nil { // another step failed, or the caller gave up
 			step.Canceled()
@@ -196,7 +201,7 @@ func (r *stageRun) instruction(ctx context.Context, s *state, raw dockerfile.Ins
 		return err
 	}
 	if cached {
-		step.Cached()
+		step.CachedBecause(rep.cachedHow())
 	} else {
 		step.Done(nil)
 	}
@@ -274,6 +279,7 @@ func (r *stageRun) workdirStep(ctx context.Context, s *state, in *dockerfile.Wor
 		return res, true, err
 	}
 	step.Start()
+	r.runs(ctx)
 	cs, err := r.b.makeWorkdir(ctx, s, in.Path, tree.TimeOf(r.b.now()).Truncate())
 	if err != nil {
 		unlock()

@@ -34,7 +34,7 @@ func (s *Store) PutTarLayer(diffID tree.Digest, cs tree.Changes, tar tree.PackID
 	if err := checkDigest(diffID); err != nil {
 		return fmt.Errorf("write layer index: %w", err)
 	}
-	if err := s.putRecord(kindTar, string(tar), Record{Value: []byte(diffID)}); err != nil {
+	if err := s.putRecord(kindTar, string(tar), Record{Value: []byte(diffID)}, true); err != nil {
 		return err
 	}
 	return s.PutLayer(diffID, cs)

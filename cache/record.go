@@ -105,10 +105,19 @@ func (s *Store) PutRecord(kind, key string, r Record) error {
 	if err := checkKind(kind); err != nil {
 		return err
 	}
-	return s.putRecord(kind, key, r)
+	return s.putRecord(kind, key, r, true)
 }
 
-func (s *Store) putRecord(kind, key string, r Record) error {
+// PutNote stores a record as PutRecord does, without waiting for the disk: after a
+// power loss it may be the older one, or none.
+func (s *Store) PutNote(kind, key string, r Record) error {
+	if err := checkKind(kind); err != nil {
+		return err
+	}
+	return s.putRecord(kind, key, r, false)
+}
+
+func (s *Store) putRecord(kind, key string, r Record, durable bool) error {
 	for _, list := range [][]tree.Digest{r.Blobs, r.Layers} {
 		for _, d := range list {
 			if err := checkDigest(d); err != nil {
@@ -124,7 +133,7 @@ func (s *Store) putRecord(kind, key string, r Record) error {
 	if old, err := os.ReadFile(name); err == nil && bytes.Equal(old, data) && s.use(name) == nil {
 		return nil // and nothing to sync
 	}
-	if err := writeFile(s.lease.dir, name, data, true); err != nil {
+	if err := writeFile(s.lease.dir, name, data, durable); err != nil {
 		return fmt.Errorf("write record %s %s: %w", kind, key, err)
 	}
 	return nil

@@ -105,6 +105,7 @@ func (a *app) runBuild(ctx context.Context, f *buildFlags, o *build.Options) (_ 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, o.Store.Close()) }()
+	o.Origin = origin(o.ContextDir, f.file)
 	src, err := openSource(ctx, o, o.ContextDir, f.file)
 	if err != nil {
 		return nil, err
@@ -132,6 +133,7 @@ func loadFile(f *buildFlags, o *build.Options, from *source) error {
 	if err != nil {
 		return err
 	}
+	o.Origin.BuildArgs = args
 	name, src, err := from.dockerfile()
 	if err != nil {
 		return err

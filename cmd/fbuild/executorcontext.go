@@ -120,6 +120,10 @@ func (r *executorRun) loadFile(ctx context.Context, fetched *build.FetchedContex
 	if err := addBuildArgs(args, r.f.list("build-arg"), unset); err != nil {
 		return err
 	}
+	if !fetched.Remote() && fetched.Dir != "" {
+		o.Origin = origin(fetched.Dir, name)
+		o.Origin.BuildArgs = args
+	}
 	if err := parseFile(o, name, src, args); err != nil {
 		return err
 	}

@@ -1,0 +1,219 @@
+package build
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fbuild/fbuild/cache"
+	"github.com/fbuild/fbuild/exec"
+	"github.com/fbuild/fbuild/fetch"
+	"github.com/fbuild/fbuild/tree"
+)
+
+// kindReport is the kind of the records that hold the reports of a Dockerfile: entries,
+// the newest first, each the target and the report as JSON, both after their length as
+// a varint. So a build adds its own without reading the others.
+const kindReport = "report"
+
+// What is kept of one Dockerfile.
+const (
+	keepPerTarget = 5
+	keepReports   = 20
+	keepBytes     = 512 << 10 // of all; a record has room for twice as much
+)
+
+func reportKey(dockerfile string) string { return string(newKey("report").str(dockerfile).sum()) }
+
+// keptReport is an entry of the record.
+type keptReport struct{ target, data []byte }
+
+func decodeReports(b []byte) []keptReport {
+	field := func() ([]byte, bool) {
+		n, w := binary.Uvarint(b)
+		if w <= 0 || n > uint64(len(b)-w) {
+			return nil, false
+		}
+		out := b[w : w+int(n)]
+		b = b[w+int(n):]
+		return out, true
+	}
+	var out []keptReport
+	for len(b) > 0 {
+		target, ok := field()
+		if !ok {
+			return out
+		}
+		data, ok := field()
+		if !ok {
+			return out
+		}
+		out = append(out, keptReport{target, data})
+	}
+	return out
+}
+
+// encodeReports writes as many of the entries as are kept.
+func encodeReports(list []keptReport) []byte {
+	var b []byte
+	perTarget := map[string]int{}
+	for i, k := range list {
+		t := string(k.target)
+		if perTarget[t]++; perTarget[t] > keepPerTarget || i >= keepReports {
+			continue
+		}
+		if len(b)+len(k.target)+len(k.data)+2*binary.MaxVarintLen64 > keepBytes {
+			break
+		}
+		b = binary.AppendUvarint(b, uint64(len(k.target)))
+		b = append(b, k.target...)
+		b = binary.AppendUvarint(b, uint64(len(k.data)))
+		b = append(b, k.data...)
+	}
+	return b
+}
+
+// Reports returns the reports that are kept of the builds of a Dockerfile, the newest
+// first; none is no error. What cannot be read is left out.
+func Reports(s *cache.Store, dockerfile string) ([]Report, error) {
+	rec, err := s.Record(kindReport, reportKey(dockerfile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read reports: %w", err)
+	}
+	var out []Report
+	for _, k := range decodeReports(rec.Value) {
+		var r Report
+		if json.Unmarshal(k.data, &r) == nil && r.Dockerfile == dockerfile {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+// keepReport stores what the build did. It is a help: nothing fails for want of it.
+func (b *builder) keepReport(res *Result, failed error) {
+	if b.opts.Origin.Dockerfile == "" || b.opts.lint || b.sealCtx.Err() != nil { // of an interrupted build there is nothing to say
+		return
+	}
+	r := b.report(res, failed)
+	data, err := json.Marshal(r)
+	if err == nil && len(data) > keepBytes/2 { // thousands of differences
+		for i := range r.Steps {
+			r.Steps[i].Differences = r.Steps[i].Differences[:min(3, len(r.Steps[i].Differences))]
+		}
+		data, err = json.Marshal(r)
+	}
+	if err == nil {
+		key := reportKey(r.Dockerfile)
+		list := []keptReport{{[]byte(r.Target), data}}
+		if old, oerr := b.store.Record(kindReport, key); oerr == nil {
+			list = append(list, decodeReports(old.Value)...)
+		}
+		err = b.store.PutNote(kindReport, key, cache.Record{Value: encodeReports(list)})
+	}
+	if err != nil {
+		b.warn("keep report: %v", err)
+	}
+}
+
+// report is what there is to say of the build.
+func (b *builder) report(res *Result, failed error) Report {
+	o := b.opts
+	r := Report{
+		Dockerfile: o.Origin.Dockerfile, Target: o.Target, Version: o.Origin.Version, Began: b.reports.began,
+		Took: time.Since(b.reports.began), Platform: o.Platform.String(), Setup: b.setup(), Steps: b.reports.finish(),
+	}
+	if res != nil {
+		r.ImageID, r.Names = res.ImageID, res.Names
+	}
+	if len(r.Names) == 0 {
+		r.Names = o.Tags
+	}
+	b.mu.Lock()
+	for key := range b.bases {
+		name, _, _ := strings.Cut(key, " ")
+		r.Bases = append(r.Bases, name)
+	}
+	b.mu.Unlock()
+	slices.Sort(r.Bases)
+	if failed != nil {
+		r.Error = failed.Error()
+	}
+	return r
+}
+
+// setup is how the build was called.
+func (b *builder) setup() ReportSetup {
+	o := b.opts
+	args := maps.Clone(o.Origin.BuildArgs)
+	maps.DeleteFunc(args, func(k, _ string) bool { return strings.HasSuffix(strings.ToLower(k), "_proxy") })
+	contexts := maps.Clone(o.Contexts)
+	for name, where := range contexts {
+		if IsRemoteContext(where) {
+			contexts[name] = fetch.Redact(where)
+		} else if !isImageContext(where) {
+			if abs, err := filepath.Abs(where); err == nil {
+				contexts[name] = abs
+			}
+		}
+	}
+	return ReportSetup{
+		Context: o.Origin.Context, Contexts: contexts, BuildArgs: args, Network: o.Network, AddHosts: o.AddHosts,
+		Limits: limitTexts(o.Limits), ShmSize: o.ShmSize, Isolation: o.Isolation, Trace: o.Trace,
+		TraceNetTTL: o.TraceNetTTL, CacheTimes: o.CacheTimes,
+	}
+}
+
+func limitTexts(limits []exec.Limit) []string {
+	var out []string
+	for _, l := range limits {
+		out = append(out, fmt.Sprintf("%d=%d:%d", l.Resource, l.Soft, l.Hard))
+	}
+	return out
+}
+
+// parseLimits reads what limitTexts wrote.
+func parseLimits(texts []string) ([]exec.Limit, error) {
+	var out []exec.Limit
+	for _, t := range texts {
+		var l exec.Limit
+		resource, rest, _ := strings.Cut(t, "=")
+		soft, hard, _ := strings.Cut(rest, ":")
+		var errs [3]error
+		l.Resource, errs[0] = strconv.Atoi(resource)
+		l.Soft, errs[1] = strconv.ParseUint(soft, 10, 64)
+		l.Hard, errs[2] = strconv.ParseUint(hard, 10, 64)
+		if err := errors.Join(errs[:]...); err != nil {
+			return nil, fmt.Errorf("read limit %q: %w", t, err)
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+// changesSize counts what a layer holds.
+func changesSize(cs tree.Changes) (entries int, bytes int64) {
+	seen := map[*tree.Node]bool{}
+	for i := range cs {
+		n := cs[i].Node
+		if n == nil || seen[n] {
+			continue
+		}
+		seen[n] = true
+		if n.Kind == tree.File {
+			bytes += n.Size
+		}
+	}
+	return len(cs), bytes
+}
