@@ -17,6 +17,7 @@ func (s *step) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut)
 	if i == nil {
 		return fuse.Status(unix.ESTALE)
 	}
+	s.saw(i, ruleEntry)
 	out.SetTimeout(forever)
 	s.attr(i, &out.Attr)
 	return fuse.OK
@@ -41,6 +42,7 @@ func (s *step) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.resized(i, in)
 	s.changed(i)
 	s.setOwner(i, in)
 	if mode, ok := in.GetMode(); ok {

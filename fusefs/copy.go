@@ -10,11 +10,11 @@ const copyPiece = 16 << 20
 // CopyFileRange is copy_file_range(2). Bytes of other packs are shared, those of
 // the spool copied: a range of the spool has one owner.
 func (s *step) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
-	from, st := s.regular(in.NodeId)
+	from, st := s.regular(in.NodeId, ruleContent)
 	if st != fuse.OK {
 		return 0, st
 	}
-	to, st := s.regular(in.NodeIdOut)
+	to, st := s.regular(in.NodeIdOut, ruleWrite)
 	if st != fuse.OK {
 		return 0, st
 	}

@@ -170,6 +170,7 @@ func (s *step) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fus
 		return st
 	}
 	c := s.child(d, name)
+	s.sawName(d, name, c)
 	if c == nil {
 		out.SetEntryTimeout(forever)
 		return fuse.OK
@@ -199,6 +200,7 @@ func (s *step) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryLis
 	if st != fuse.OK {
 		return st
 	}
+	s.saw(d, ruleList)
 	up := d.home
 	if up == nil {
 		up = d

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// regular returns the file that the kernel calls id.
-func (s *step) regular(id uint64) (*inode, fuse.Status) {
+// regular returns the file that the kernel calls id, for what rule r is about.
+func (s *step) regular(id uint64, r rule) (*inode, fuse.Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := s.inode(id)
@@ -23,6 +23,7 @@ func (s *step) regular(id uint64) (*inode, fuse.Status) {
 	case i.file == nil:
 		return nil, fuse.EINVAL
 	}
+	s.sawBytes(i, r)
 	return i, fuse.OK
 }
 
@@ -75,7 +76,7 @@ func (s *step) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRe
 
 // readInto is Read into buf.
 func (s *step) readInto(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
-	i, st := s.regular(in.NodeId)
+	i, st := s.regular(in.NodeId, ruleContent)
 	if st != fuse.OK {
 		return 0, st
 	}
@@ -152,7 +153,7 @@ func (s *step) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, 
 // the bytes have their place on the disk, so that "no space left" reaches the
 // program (LAWS 17); they go there later.
 func (s *step) writeFrom(a *arena, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
-	i, st := s.regular(in.NodeId)
+	i, st := s.regular(in.NodeId, ruleWrite)
 	if st != fuse.OK {
 		return 0, st
 	}
@@ -233,7 +234,7 @@ func (s *step) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if in.Mode&^known != 0 {
 		return fuse.Status(unix.EOPNOTSUPP)
 	}
-	i, st := s.regular(in.NodeId)
+	i, st := s.regular(in.NodeId, ruleWrite)
 	if st != fuse.OK {
 		return st
 	}
@@ -258,7 +259,7 @@ func (s *step) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 
 // Lseek is lseek(2) with SEEK_DATA and SEEK_HOLE.
 func (s *step) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	i, st := s.regular(in.NodeId)
+	i, st := s.regular(in.NodeId, ruleContent)
 	if st != fuse.OK {
 		return st
 	}

@@ -37,6 +37,7 @@ func (s *step) finish(ctx context.Context) (recorder.Result, error) {
 	}
 	truncateTimes(cs)
 	res := recorder.Result{Changes: cs, Notes: notes}
+	res.Questions, res.Doubt = s.questions()
 	res.Pack, err = s.commit(cs)
 	if err != nil {
 		return recorder.Result{}, err

@@ -25,6 +25,8 @@ const detachTime = 5 * time.Second
 type Options struct {
 	// Workers is how many threads answer requests; 0 for what suits the processors.
 	Workers int
+
+	blind []rule // of tests: rules that traces are made without
 }
 
 // workers is one where there is nothing to share: a second reader of the device
@@ -76,6 +78,9 @@ func (b *backend) Mount(ctx context.Context, spec recorder.Spec) (string, error)
 	}
 	s := newStep(parent, set, newSpool(w))
 	s.root = filepath.Join(spec.WorkDir, "root")
+	if spec.Trace {
+		s.traces.start(b.opts.blind)
+	}
 	if err := s.start(spec, b.opts.workers()); err != nil {
 		w.Abort()
 		return "", err
@@ -153,6 +158,7 @@ type step struct {
 	nextID   uint64
 	last     tree.Time
 	err      error // the first failure that nobody may overlook
+	traces   traces
 
 	packIDs   []tree.PackID // spans name packs by their place here; 0 is the spool
 	packIndex map[tree.PackID]int32

@@ -33,6 +33,8 @@ type inode struct {
 	dirty    bool // may differ from base
 	stub     bool // shown for a mount
 	lookups  uint64
+	asked    asks // what the step asked of base
+	fresh    bool // no byte is base's any more
 
 	dir  *directory
 	file *content
@@ -75,7 +77,8 @@ var kinds = map[tree.Kind]uint32{
 func (s *step) newBase(n *tree.Node, path string) *inode {
 	id := nodeID(n, path)
 	for s.inodes[id] != nil {
-		id = id + 1 | baseBit // two paths with one hash
+		id = id + 1 | baseBit // two paths with one hash: which is first depends on other names
+		s.traces.doubts("the number of %q is that of another entry", "/"+path)
 	}
 	i := &inode{
 		id: id, kind: kinds[n.Kind], mode: n.Mode, uid: n.UID, gid: n.GID,
@@ -200,6 +203,7 @@ func (s *step) dropIfUnused(i *inode) *inode {
 		return nil
 	}
 	if i.nlink == 0 {
+		s.leave(i)
 		delete(s.inodes, i.id)
 		if i.dir != nil && i.base != nil {
 			delete(s.baseDirs, i.basePath)
@@ -216,6 +220,7 @@ func (s *step) dropIfUnused(i *inode) *inode {
 		}
 		delete(s.baseDirs, i.basePath)
 	}
+	s.leave(i)
 	delete(h.dir.kids, i.homeName)
 	delete(s.inodes, i.id)
 	return nil

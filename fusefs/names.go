@@ -37,8 +37,10 @@ func (s *step) make(h *fuse.InHeader, name string, kind, mode uint32) (*inode, f
 		return nil, fuse.ENOENT
 	}
 	if d.has(name) {
+		s.sawName(d, name, s.child(d, name))
 		return nil, fuse.Status(unix.EEXIST)
 	}
+	s.sawName(d, name, nil)
 	c := s.newIn(d, h.Owner, kind, mode)
 	d.attach(name, c)
 	s.touched(d)
@@ -109,6 +111,7 @@ func (s *step) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Statu
 	if i == nil || i.kind != unix.S_IFLNK {
 		return nil, fuse.EINVAL
 	}
+	s.saw(i, ruleLink)
 	return []byte(i.target), fuse.OK
 }
 
@@ -124,6 +127,7 @@ func (s *step) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.E
 		return st
 	}
 	c := s.inode(in.Oldnodeid)
+	s.sawName(d, name, s.child(d, name))
 	switch {
 	case c == nil:
 		return fuse.Status(unix.ESTALE)
@@ -168,6 +172,10 @@ func (s *step) removeLocked(h *fuse.InHeader, name string, dir bool) (*inode, fu
 		return nil, st
 	}
 	c := s.child(d, name)
+	s.sawName(d, name, c)
+	if dir && c != nil {
+		s.saw(c, ruleVictim)
+	}
 	switch {
 	case c == nil:
 		return nil, fuse.ENOENT
@@ -217,6 +225,11 @@ func (s *step) renameLocked(in *fuse.RenameIn, from, to string) (*inode, fuse.St
 		return nil, st
 	}
 	c, old := s.child(a, from), s.child(b, to)
+	s.sawName(a, from, c)
+	s.sawName(b, to, old)
+	if old != nil {
+		s.saw(old, ruleVictim)
+	}
 	exchange := in.Flags&unix.RENAME_EXCHANGE != 0
 	if st := mayRename(c, old, b, in.Flags); st != fuse.OK || c == old {
 		return nil, st

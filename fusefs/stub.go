@@ -15,6 +15,8 @@ import (
 func (s *step) addStubs(stubs []recorder.Stub) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.saw(s.rootDir, ruleEntry)
+	s.traceStubs(stubs)
 	for _, stub := range stubs {
 		path, _, err := s.parent.Resolve(stub.Path)
 		if err != nil {
@@ -36,6 +38,7 @@ func (s *step) addStub(path string, dir bool) error {
 	for k, name := range names {
 		wantDir := dir || k < len(names)-1
 		c := s.child(d, name)
+		s.sawName(d, name, c)
 		if c == nil {
 			c = s.newStub(wantDir)
 			d.attach(name, c)

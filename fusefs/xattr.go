@@ -48,6 +48,7 @@ func (s *step) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest [
 	if i == nil {
 		return 0, fuse.Status(unix.ESTALE)
 	}
+	s.saw(i, ruleXattr)
 	for _, x := range i.xattrs {
 		if x.Name == name {
 			return fill(dest, x.Value)
@@ -64,6 +65,7 @@ func (s *step) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint
 	if i == nil {
 		return 0, fuse.Status(unix.ESTALE)
 	}
+	s.saw(i, ruleXattr)
 	return fill(dest, nameList(i.xattrs))
 }
 
@@ -101,6 +103,7 @@ func (s *step) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, val
 	if i == nil {
 		return fuse.Status(unix.ESTALE)
 	}
+	s.saw(i, ruleSetXattr)
 	rest := without(i.xattrs, name)
 	there := len(rest) != len(i.xattrs)
 	switch {
@@ -150,6 +153,7 @@ func (s *step) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name string) fus
 	if i == nil {
 		return fuse.Status(unix.ESTALE)
 	}
+	s.saw(i, ruleSetXattr)
 	rest := without(i.xattrs, name)
 	if len(rest) == len(i.xattrs) {
 		return fuse.ENOATTR

@@ -94,7 +94,7 @@ type response struct {
 	Changes []byte
 	Pack    tree.PackID
 	Notes   []string
-	Asked   []trace.Question
+	Asked   []byte // trace.EncodeQuestions
 	Doubt   string
 	Err     string
 }
@@ -142,7 +142,7 @@ func answer(ctx context.Context, b Backend, req *request) *response {
 		var res Result
 		res, err = b.Finish(ctx, req.ID)
 		resp.Changes, resp.Pack, resp.Notes = tree.Encode(res.Changes), res.Pack, res.Notes
-		resp.Asked, resp.Doubt = res.Questions, res.Doubt
+		resp.Asked, resp.Doubt = encodeQuestions(&res)
 	case "abort":
 		err = b.Abort(req.ID)
 	default:
@@ -152,6 +152,15 @@ func answer(ctx context.Context, b Backend, req *request) *response {
 		resp.Err = err.Error()
 	}
 	return resp
+}
+
+// encodeQuestions has no questions where there are too many: that is a doubt.
+func encodeQuestions(res *Result) ([]byte, string) {
+	asked, err := trace.EncodeQuestions(res.Questions)
+	if err != nil && res.Doubt == "" {
+		return nil, fmt.Sprintf("the step asked %d questions: %v", len(res.Questions), err)
+	}
+	return asked, res.Doubt
 }
 
 // ServeFD is the body of a recorder child: it serves b on descriptor 3.
@@ -264,7 +273,13 @@ func (c *Client) Finish(ctx context.Context, id string) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("read changes from recorder: %w", err)
 	}
-	return Result{Changes: cs, Pack: resp.Pack, Notes: resp.Notes, Questions: resp.Asked, Doubt: resp.Doubt}, nil
+	res := Result{Changes: cs, Pack: resp.Pack, Notes: resp.Notes, Doubt: resp.Doubt}
+	if len(resp.Asked) > 0 {
+		if res.Questions, err = trace.DecodeQuestions(resp.Asked); err != nil {
+			return Result{}, fmt.Errorf("read questions from recorder: %w", err)
+		}
+	}
+	return res, nil
 }
 
 // Abort is Backend.Abort.
