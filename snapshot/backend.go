@@ -2,45 +2,65 @@ package snapshot
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/fbuild/fbuild/internal/pack"
 	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/tree"
 )
 
-// Options say how the recorder works.
+// Options say how a recorder works.
 type Options struct {
 	// Workers bounds the directories that are filled at once; 0 is a sane number.
 	Workers int
 }
 
-// Children are the re-exec entries of this package: the recorder process.
+// Children are the re-exec entries of this package: the recorder processes, and the
+// probe of a directory for the overlay recorder.
 func Children() map[string]func() int {
-	return map[string]func() int{"recorder-walk": func() int {
-		if err := recorder.ServeFD(context.Background(), New(Options{})); err != nil { //nolint:forbidigo // this is the main of a child
-			_, _ = fmt.Fprintln(os.Stderr, "fbuild: recorder-walk:", err)
-			return 1
+	serve := func(name string, newBackend func(Options) recorder.Backend) func() int {
+		return func() int {
+			if err := recorder.ServeFD(context.Background(), newBackend(Options{})); err != nil { //nolint:forbidigo // this is the main of a child
+				_, _ = fmt.Fprintf(os.Stderr, "fbuild: %s: %v\n", name, err)
+				return 1
+			}
+			return 0
 		}
-		return 0
-	}}
+	}
+	return map[string]func() int{
+		"recorder-walk":    serve("recorder-walk", New),
+		"recorder-overlay": serve("recorder-overlay", NewOverlay),
+		OverlayProbe:       overlayProbeMain,
+	}
 }
 
 // New returns the walk recorder. It must run inside the user namespace of the
 // commands, or as root.
-func New(o Options) recorder.Backend {
-	return &backend{o: o, steps: map[string]*step{}, packs: map[string]*pack.Set{}, trees: map[string]tree.Tree{}}
+func New(o Options) recorder.Backend { return newBackend(o, walker{o}) }
+
+func newBackend(o Options, r rung) recorder.Backend {
+	return &backend{o: o, rung: r, steps: map[string]*step{}, packs: map[string]*pack.Set{}, trees: map[string]layered{}}
+}
+
+// rung is what the recorders of this package do differently.
+type rung interface {
+	// prepare makes the step's root of the trees after each of its layers.
+	prepare(ctx context.Context, s *step, chain []layered) error
+	finish(ctx context.Context, s *step) (recorder.Result, error)
+	// clean leaves nothing of the step; it may be called at any time.
+	clean(s *step) error
+	close() error
 }
 
 type backend struct {
-	o Options
+	o    Options
+	rung rung
 
 	mu     sync.Mutex // never held while a step works
 	steps  map[string]*step
@@ -48,7 +68,13 @@ type backend struct {
 	closed bool
 
 	treesMu sync.Mutex
-	trees   map[string]tree.Tree // by the files of their layers
+	trees   map[string]layered // by the files of their layers
+}
+
+// layered is the tree after a layer.
+type layered struct {
+	tree.Tree
+	name string // of the layers' contents, equal for equal ones
 }
 
 type step struct {
@@ -57,6 +83,7 @@ type step struct {
 	parent tree.Tree
 	packs  *pack.Set
 	disk   *disk
+	over   *overlay // of the overlay recorder
 	cancel context.CancelFunc
 
 	mu sync.Mutex // held by the call that works on the step
@@ -75,7 +102,7 @@ func (b *backend) Mount(ctx context.Context, spec recorder.Spec) (string, error)
 	err := b.prepare(ctx, s)
 	if err != nil {
 		b.leave(spec.ID)
-		return "", errors.Join(fmt.Errorf("mount step %q: %w", spec.ID, err), s.clean())
+		return "", errors.Join(fmt.Errorf("mount step %q: %w", spec.ID, err), b.rung.clean(s))
 	}
 	return s.root, nil
 }
@@ -111,44 +138,62 @@ func (b *backend) leave(id string) *step {
 }
 
 func (b *backend) prepare(ctx context.Context, s *step) error {
-	var err error
-	if s.parent, err = b.tree(s.spec.Layers); err != nil {
-		return err
-	}
-	stubs, err := plan(s.parent, s.spec.Stubs)
+	chain, err := b.chain(s.spec.Layers)
 	if err != nil {
 		return err
 	}
-	s.disk, err = materialize(ctx, s.parent, s.packs, s.root, stubs, MaterializeOptions{Workers: b.o.Workers})
-	if err != nil {
-		return err
+	s.parent = tree.Empty()
+	if len(chain) > 0 {
+		s.parent = chain[len(chain)-1].Tree
 	}
-	return waitClock(ctx, s.spec.WorkDir, s.disk.last)
+	return b.rung.prepare(ctx, s, chain)
 }
 
-// tree returns what the layers make, and remembers it: the steps of a stage
+// chain returns the tree after each layer, and remembers it: the steps of a stage
 // differ by their last layer.
-func (b *backend) tree(layers []string) (tree.Tree, error) {
+func (b *backend) chain(layers []string) ([]layered, error) {
 	b.treesMu.Lock()
 	defer b.treesMu.Unlock()
-	known := len(layers)
-	for ; known > 0; known-- {
-		if _, ok := b.trees[layersKey(layers[:known])]; ok {
-			break
+	out := make([]layered, 0, len(layers))
+	below := layered{Tree: tree.Empty()}
+	for i, file := range layers {
+		key := layersKey(layers[:i+1])
+		next, ok := b.trees[key]
+		if !ok {
+			t, cs, err := recorder.AddLayer(below.Tree, file)
+			if err != nil {
+				return nil, err
+			}
+			next = layered{t, layerName(below.name, cs)}
+			b.trees[key] = next
 		}
+		out = append(out, next)
+		below = next
 	}
-	t := tree.Empty()
-	if known > 0 {
-		t = b.trees[layersKey(layers[:known])]
-	}
-	for i := known; i < len(layers); i++ {
-		var err error
-		if t, _, err = recorder.AddLayer(t, layers[i]); err != nil {
-			return tree.Tree{}, err
+	return out, nil
+}
+
+// layerName names what the layers make: those below, and the changes of the last one
+// but for the digests of contents, which say nothing that its extents do not, and which
+// an index gets when its layer is sealed.
+func layerName(below string, cs tree.Changes) string {
+	plain := make(tree.Changes, len(cs))
+	copies := map[*tree.Node]*tree.Node{}
+	for i, c := range cs {
+		if n := c.Node; n != nil {
+			if copies[n] == nil {
+				k := n.Attrs()
+				k.Digest = ""
+				copies[n] = &k
+			}
+			c.Node = copies[n]
 		}
-		b.trees[layersKey(layers[:i+1])] = t
+		plain[i] = c
 	}
-	return t, nil
+	h := sha256.New()
+	_, _ = fmt.Fprintf(h, "tree %s\n", below) // a hash takes everything
+	_, _ = h.Write(tree.Encode(plain))
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // layersKey is one string for a list of file names, which hold no NUL.
@@ -160,46 +205,7 @@ func layersKey(layers []string) string {
 	return string(key)
 }
 
-// waitClock returns when a change made now gets a ctime later than LAST: the
-// coarse clock has passed it, and so has what the file system of dir writes down
-// (LAWS 22).
-func waitClock(ctx context.Context, dir string, last tree.Time) error {
-	for {
-		var ts unix.Timespec
-		if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &ts); err != nil {
-			return fmt.Errorf("read clock: %w", err)
-		}
-		if last.Before(tree.Time{Sec: ts.Sec, Nsec: int32(ts.Nsec)}) {
-			at, err := ctimeNow(dir)
-			if err != nil {
-				return err
-			}
-			if last.Before(at) {
-				return nil
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(time.Millisecond):
-		}
-	}
-}
-
-// ctimeNow asks a new file of dir what time it is.
-func ctimeNow(dir string) (tree.Time, error) {
-	f, err := os.CreateTemp(dir, "clock-")
-	if err != nil {
-		return tree.Time{}, fmt.Errorf("ask file system for the time: %w", err)
-	}
-	st, err := statAt(int(f.Fd()), "")
-	if err = errors.Join(err, f.Close(), os.Remove(f.Name())); err != nil {
-		return tree.Time{}, fmt.Errorf("ask file system for the time: %w", err)
-	}
-	return st.ctime, nil
-}
-
-// Finish walks the directory and returns what changed.
+// Finish looks at the directory and returns what changed.
 func (b *backend) Finish(ctx context.Context, id string) (recorder.Result, error) {
 	s := b.leave(id)
 	if s == nil {
@@ -210,8 +216,8 @@ func (b *backend) Finish(ctx context.Context, id string) (recorder.Result, error
 	if s.disk == nil {
 		return recorder.Result{}, fmt.Errorf("finish step %q: it was not mounted", id)
 	}
-	res, err := s.finish(ctx)
-	if err = errors.Join(err, s.clean()); err != nil {
+	res, err := b.rung.finish(ctx, s)
+	if err = errors.Join(err, b.rung.clean(s)); err != nil {
 		return recorder.Result{}, fmt.Errorf("finish step %q: %w", id, err)
 	}
 	return res, nil
@@ -226,7 +232,7 @@ func (b *backend) Abort(id string) error {
 	s.cancel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.clean()
+	return b.rung.clean(s)
 }
 
 // Close aborts every step that is left.
@@ -247,13 +253,5 @@ func (b *backend) Close() error {
 	for _, set := range b.packs {
 		errs = append(errs, set.Close())
 	}
-	return errors.Join(errs...)
-}
-
-// clean removes the step's directory.
-func (s *step) clean() error {
-	if err := RemoveAll(s.root); err != nil {
-		return fmt.Errorf("remove step's directory: %w", err)
-	}
-	return nil
+	return errors.Join(append(errs, b.rung.close())...)
 }

@@ -113,6 +113,38 @@ func segments(f *os.File, size int64) ([]segment, error) {
 	return out, nil
 }
 
+// holeSize is the least run of zeros that holes makes a hole.
+const holeSize = 4096
+
+// holes makes runs of zeros in SEGS holes.
+func holes(f *os.File, segs []segment) ([]segment, error) {
+	var out []segment
+	add := func(s segment) {
+		if k := len(out) - 1; k >= 0 && out[k].hole == s.hole {
+			out[k].len += s.len
+			return
+		}
+		out = append(out, s)
+	}
+	buf, zeros := make([]byte, holeSize), make([]byte, holeSize)
+	for _, s := range segs {
+		if s.hole {
+			add(s)
+			continue
+		}
+		for s.len > 0 {
+			// To the next border: holes of file systems start there.
+			n := min(s.len, holeSize-s.off%holeSize)
+			if k, err := f.ReadAt(buf[:n], s.off); int64(k) < n {
+				return nil, fmt.Errorf("look for holes: %w", err)
+			}
+			add(segment{s.off, n, bytes.Equal(buf[:n], zeros[:n])})
+			s.off, s.len = s.off+n, s.len-n
+		}
+	}
+	return out, nil
+}
+
 // nodeSegments are the data and holes of a node's extents.
 func nodeSegments(n *tree.Node) []segment {
 	out := make([]segment, len(n.Extents))

@@ -7,10 +7,10 @@ import (
 	"github.com/fbuild/fbuild/tree"
 )
 
-// finish walks the step's directory and makes the result.
-func (s *step) finish(ctx context.Context) (recorder.Result, error) {
-	sc := s.scanner()
-	after, err := sc.run(ctx)
+// finish has walk look at the step's directory and makes the result.
+func (sc *scanner) finish(ctx context.Context, walk func(*scanner, context.Context) (tree.Tree, error)) (recorder.Result, error) {
+	s := sc.step
+	after, err := walk(sc, ctx)
 	id, cerr := sc.spool.commit(err == nil)
 	if err != nil {
 		return recorder.Result{}, err

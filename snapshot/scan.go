@@ -40,9 +40,14 @@ func (s *step) scanner() *scanner {
 	return sc
 }
 
-// run walks everything and ends the edit.
-func (sc *scanner) run(ctx context.Context) (tree.Tree, error) {
-	fd, err := openDirAt(unix.AT_FDCWD, sc.root)
+// whole walks everything below the root and ends the edit.
+func (sc *scanner) whole(ctx context.Context) (tree.Tree, error) {
+	return sc.run(sc.root, func(fd int, st *stamp) error { return sc.entries(ctx, fd, "", st, sc.parent.Root()) })
+}
+
+// run opens the directory of the tree's root, has it walked, and ends the edit.
+func (sc *scanner) run(root string, walk func(fd int, st *stamp) error) (tree.Tree, error) {
+	fd, err := openDirAt(unix.AT_FDCWD, root)
 	if err != nil {
 		return tree.Tree{}, fmt.Errorf("open root: %w", err)
 	}
@@ -54,7 +59,7 @@ func (sc *scanner) run(ctx context.Context) (tree.Tree, error) {
 	if err := sc.dirAttrs(fd, "", &st); err != nil {
 		return tree.Tree{}, err
 	}
-	if err := sc.entries(ctx, fd, "", &st, sc.parent.Root()); err != nil {
+	if err := walk(fd, &st); err != nil {
 		return tree.Tree{}, err
 	}
 	for _, in := range sc.order {
@@ -86,7 +91,7 @@ func (sc *scanner) entries(ctx context.Context, fd int, p string, st *stamp, old
 		return fmt.Errorf("directory %q: %w", p, err)
 	}
 	slices.Sort(names)
-	if old != nil && old.Kind == tree.Dir {
+	if old != nil && old.Kind == tree.Dir && (sc.over == nil || opaque(fd)) {
 		// Nobody can have moved what was not there, unless the directory is another.
 		same := sc.disk.stamps[p].identity == st.identity
 		for _, name := range old.Names() {
@@ -119,6 +124,9 @@ func (sc *scanner) entry(ctx context.Context, fd int, name, p string, old *tree.
 	st, err := statAt(fd, name)
 	if err != nil {
 		return fmt.Errorf("stat %q: %w", p, err)
+	}
+	if sc.over != nil && st.whiteout() {
+		return sc.edit.Remove(p)
 	}
 	if id, ok := sc.disk.stubs[p]; ok && id == st.identity {
 		if left, err := sc.onlyStubs(fd, name, p, &st); err != nil || left {
@@ -184,7 +192,7 @@ func unfit(name string, st *stamp) string {
 		return "whiteout"
 	case st.kind() == tree.Invalid:
 		return "socket"
-	case st.kind() == tree.CharDevice && st.major == 0 && st.minor == 0:
+	case st.whiteout():
 		return "character device 0/0"
 	}
 	return ""
@@ -263,6 +271,9 @@ func (sc *scanner) node(fd int, name, p string, st *stamp) (*tree.Node, error) {
 	n := &tree.Node{Kind: st.kind(), Mode: uint32(st.mode) & 0o7777, UID: st.uid, GID: st.gid, Mtime: st.mtime}
 	from, was, hidden := sc.origin(st)
 	prior := sc.parent.Lookup(p)
+	if sc.over != nil && from == nil {
+		hidden = unseen(fd, name, n.Kind, prior)
+	}
 	switch {
 	case from == nil:
 	case was.mtime == st.mtime:
@@ -280,6 +291,9 @@ func (sc *scanner) node(fd int, name, p string, st *stamp) (*tree.Node, error) {
 		return nil, err
 	}
 	for _, key := range stripped {
+		if sc.over != nil && overlayOwn(key) {
+			continue
+		}
 		sc.notes = append(sc.notes, fmt.Sprintf("xattr %s of %q is not kept: images hold none", key, p))
 	}
 	n.Xattrs = tree.SortXattrs(append(xattrs, hidden...))
@@ -290,6 +304,9 @@ func (sc *scanner) node(fd int, name, p string, st *stamp) (*tree.Node, error) {
 			return nil, err
 		}
 		n.Target, n.Size = target, int64(len(target))
+		if from == nil && sc.over != nil && prior != nil && prior.Target == target {
+			from = prior
+		}
 		if from != nil {
 			n.Mode = from.Mode // Linux shows 0777 whatever a tar said
 		}
@@ -328,6 +345,12 @@ func (sc *scanner) content(fd int, name string, n *tree.Node, size int64, candid
 	segs, err := segments(f, size)
 	if err != nil {
 		return err
+	}
+	if prior := candidates[0]; sc.over != nil && prior != nil && slices.ContainsFunc(prior.Extents, func(x tree.Extent) bool { return x.Pack == "" }) {
+		// Overlayfs copies what follows some bytes with them, holes or not (LAWS 16).
+		if segs, err = holes(f, segs); err != nil {
+			return err
+		}
 	}
 	for i, c := range candidates {
 		if c == nil || c.Kind != tree.File || c.Size != size || slices.Contains(candidates[:i], c) {

@@ -69,6 +69,9 @@ func (s *stamp) kind() tree.Kind {
 	return tree.Invalid
 }
 
+// whiteout reports whether overlayfs takes the entry for a removal.
+func (s *stamp) whiteout() bool { return s.kind() == tree.CharDevice && s.major == 0 && s.minor == 0 }
+
 func ignoringEINTR(fn func() error) error {
 	for {
 		if err := fn(); !errors.Is(err, unix.EINTR) {

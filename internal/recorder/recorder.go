@@ -46,6 +46,9 @@ type Spec struct {
 	Stubs   []Stub
 	PackDir string // where packs are read and the step's own is made
 	WorkDir string // an empty directory of this step for mount points and the like
+	// TreeDir is where directories made of layers may be kept for later steps, on the
+	// file system of WorkDir; "" if these layers are for this step only.
+	TreeDir string
 	// Trace asks for Result.Questions.
 	Trace bool
 }

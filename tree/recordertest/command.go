@@ -85,10 +85,18 @@ func commandMain() error {
 		if err != nil {
 			return err
 		}
+		var but []Exception
+		for _, arg := range os.Args[4:] {
+			e, err := strconv.Atoi(arg)
+			if err != nil {
+				return err
+			}
+			but = append(but, Exception(e))
+		}
 		if err := enter(root); err != nil {
 			return err
 		}
-		return randomOps(seed)
+		return randomOps(seed, but)
 	}
 	return fmt.Errorf("unknown command %q", what)
 }

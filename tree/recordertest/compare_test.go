@@ -21,14 +21,26 @@ var (
 
 func TestMain(m *testing.M) { os.Exit(testenv.InUserNS(m, recordertest.Children())) }
 
-// LAWS 14: fuse and walk agree always.
-func TestFuseAndWalkAgree(t *testing.T) {
-	testenv.NeedFUSE(t)
+func fuse(*testing.T) recorder.Backend    { return fusefs.New(fusefs.Options{}) }
+func walk(*testing.T) recorder.Backend    { return snapshot.New(snapshot.Options{}) }
+func overlay(*testing.T) recorder.Backend { return snapshot.NewOverlay(snapshot.Options{}) }
+
+func seedList() []int64 {
 	var list []int64
 	for i := range *seeds {
 		list = append(list, *firstSeed+int64(i))
 	}
-	recordertest.Random(t,
-		func(*testing.T) recorder.Backend { return fusefs.New(fusefs.Options{}) },
-		func(*testing.T) recorder.Backend { return snapshot.New(snapshot.Options{}) }, list)
+	return list
+}
+
+// LAWS 14: fuse and walk agree always.
+func TestFuseAndWalkAgree(t *testing.T) {
+	testenv.NeedFUSE(t)
+	recordertest.Random(t, fuse, walk, seedList())
+}
+
+// LAWS 14: overlay agrees with both but for its exceptions.
+func TestOverlayAgrees(t *testing.T) {
+	testenv.NeedUserNS(t)
+	recordertest.Random(t, walk, overlay, seedList(), recordertest.BreaksLinks, recordertest.NoDirRename)
 }

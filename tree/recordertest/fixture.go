@@ -32,6 +32,7 @@ var big = strings.Repeat("0123456789abcde\n", 20000)
 type bench struct {
 	t       *testing.T
 	packDir string
+	treeDir string
 	dir     string
 	packs   *pack.Set
 	steps   int
@@ -40,9 +41,11 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{t: t, dir: t.TempDir()}
-	b.packDir = filepath.Join(b.dir, "packs")
-	if err := os.Mkdir(b.packDir, 0o755); err != nil {
-		t.Fatal(err)
+	b.packDir, b.treeDir = filepath.Join(b.dir, "packs"), filepath.Join(b.dir, "trees")
+	for _, dir := range []string{b.packDir, b.treeDir} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	// Other ids of the namespace must reach what lies below.
 	for _, dir := range []string{b.dir, filepath.Dir(b.dir)} {
@@ -78,7 +81,7 @@ func (b *bench) spec(layers []string, stubs []recorder.Stub) recorder.Spec {
 	if err := os.Mkdir(work, 0o755); err != nil {
 		b.t.Fatal(err)
 	}
-	return recorder.Spec{ID: id, Layers: layers, Stubs: stubs, PackDir: b.packDir, WorkDir: work}
+	return recorder.Spec{ID: id, Layers: layers, Stubs: stubs, PackDir: b.packDir, WorkDir: work, TreeDir: b.treeDir}
 }
 
 // parent makes the tree that every law starts from, as two layers, and returns
