@@ -77,6 +77,7 @@ type Report struct {
 	Bases      []string      `json:",omitempty"` // images that it starts or copies from, as the Dockerfile names them
 	Error      string        `json:",omitempty"`
 	Setup      ReportSetup   `json:",omitempty"`
+	Stages     int           `json:",omitempty"` // of the Dockerfile
 	Steps      []StepReport  `json:",omitempty"` // in the order of the Dockerfile
 }
 

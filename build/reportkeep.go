@@ -132,7 +132,7 @@ func (b *builder) report(res *Result, failed error) Report {
 	o := b.opts
 	r := Report{
 		Dockerfile: o.Origin.Dockerfile, Target: o.Target, Version: o.Origin.Version, Began: b.reports.began,
-		Took: time.Since(b.reports.began), Platform: o.Platform.String(), Setup: b.setup(), Steps: b.reports.finish(),
+		Took: time.Since(b.reports.began), Platform: o.Platform.String(), Setup: b.setup(), Stages: len(o.File.Stages), Steps: b.reports.finish(),
 	}
 	if res != nil {
 		r.ImageID, r.Names = res.ImageID, res.Names

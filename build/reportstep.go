@@ -106,12 +106,31 @@ func (b *builder) whyWithout(before *StepReport, rep StepReport) string {
 		return "first build"
 	case before.Error != "":
 		return "it failed the last time"
+	case rep.copies() && before.Key != rep.Key && before.Below == rep.Below:
+		return "" // its files; which ones is found out when somebody asks
 	case before.Below == rep.Below:
 		return "its result is not in the store any more"
-	case before.Doubt != "":
-		return "something below it changed, and it has no trace: " + before.Doubt
 	}
-	return "something below it changed"
+	why := "something below it changed"
+	if below := b.ranBelow(rep); below != "" {
+		why = below + " below it changed"
+	}
+	if rep.copies() || before.Doubt == "" {
+		return why
+	}
+	return why + ", and it has no trace: " + before.Doubt
+}
+
+// ranBelow names the last step of the same stage that was done, "" for none.
+func (b *builder) ranBelow(rep StepReport) string {
+	b.reports.mu.Lock()
+	defer b.reports.mu.Unlock()
+	for _, s := range slices.Backward(b.reports.steps) {
+		if s.Stage == rep.Stage && s.Number < rep.Number && s.Verdict == VerdictRun {
+			return fmt.Sprintf("%s of step %d", s.Keyword(), s.Number)
+		}
+	}
+	return ""
 }
 
 // Reason is in a few words why a step runs, for a line of progress: "src/app.js changed
@@ -145,6 +164,14 @@ func (rep *reportedStep) cachedHow() string {
 		return "traced"
 	}
 	return "traced; used the network " + strings.ToLower(units.HumanDuration(time.Since(rep.Ran))) + " ago"
+}
+
+// note is the line of progress about a step that runs.
+func (s StepReport) note() string {
+	if s.Why != "" {
+		return "runs: " + s.Why
+	}
+	return "runs because " + s.Reason()
 }
 
 // QuestionPath shows the place that a question is about: a path, of a bind mount with
@@ -337,4 +364,19 @@ func (rep *reportedStep) sealed() {
 	if l.loaded && rep.Verdict == VerdictRun && rep.Entries == 0 {
 		rep.Entries, rep.Bytes = changesSize(l.changes)
 	}
+}
+
+// Keyword is the instruction's name, in capitals.
+func (s StepReport) Keyword() string {
+	word, _, _ := strings.Cut(strings.TrimPrefix(s.Title, "ONBUILD "), " ")
+	return strings.ToUpper(word)
+}
+
+// Label is how progress prints the step's number: [build 3/7], or [3/7] where there is
+// one stage.
+func (r *Report) Label(s StepReport) string {
+	if r.Stages < 2 {
+		return fmt.Sprintf("[%d/%d]", s.Number, s.Steps)
+	}
+	return fmt.Sprintf("[%s %d/%d]", s.Stage, s.Number, s.Steps)
 }

@@ -46,7 +46,7 @@ func (r *stageRun) runStep(ctx context.Context, s *state, in *dockerfile.Run, st
 	}
 	step.Start()
 	r.runs(ctx)
-	step.Note("runs because " + r.rep.Reason())
+	step.Note(r.rep.note())
 	cs, err := b.runCommand(ctx, s, in, network, mounts)
 	if err != nil {
 		unlock()

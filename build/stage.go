@@ -203,6 +203,9 @@ func (r *stageRun) instruction(ctx context.Context, s *state, raw dockerfile.Ins
 	if cached {
 		step.CachedBecause(rep.cachedHow())
 	} else {
+		if rep.copies() { // which find out late that they must be done
+			r.runs(ctx)
+		}
 		step.Done(nil)
 	}
 	s.fs = s.fs.push(res.layer)
