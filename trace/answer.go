@@ -38,6 +38,7 @@ const empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b78
 //	link     "->" and the target
 //	xattr    number of attributes, digest of names and values
 //	names    number of names, digest of them
+//	time     "@", seconds, nanoseconds
 //
 // Where the entry is of a kind that has no list, content or target, the answer is its kind.
 func Answer(t tree.Tree, q Question, o AnswerOptions) (string, error) {
@@ -68,6 +69,8 @@ func appendAnswer(b []byte, n *tree.Node, q Question, o AnswerOptions) ([]byte, 
 		return appendXattrs(b, n), nil
 	case Names:
 		return appendNames(b, n, q.Path), nil
+	case Time:
+		return appendTime(b, n), nil
 	default:
 		return nil, fmt.Errorf("answer about %q: no question of kind %d", q.Path, q.Kind)
 	}
@@ -93,13 +96,17 @@ func appendEntry(b []byte, n *tree.Node, o AnswerOptions) []byte {
 		b = strconv.AppendUint(append(b, ':'), uint64(n.Minor), 10)
 	}
 	if o.Times {
-		b = strconv.AppendInt(append(b, " @"...), n.Mtime.Sec, 10)
-		b = strconv.AppendInt(append(b, '.'), int64(n.Mtime.Nsec), 10)
+		b = appendTime(append(b, ' '), n)
 	}
 	if links := n.Links(); len(links) > 1 {
 		b = append(append(b, " ="...), links[0]...)
 	}
 	return b
+}
+
+func appendTime(b []byte, n *tree.Node) []byte {
+	b = strconv.AppendInt(append(b, '@'), n.Mtime.Sec, 10)
+	return strconv.AppendInt(append(b, '.'), int64(n.Mtime.Nsec), 10)
 }
 
 // storedBytes are those that stat counts as blocks. A file whose extents are not known

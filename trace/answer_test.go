@@ -71,6 +71,7 @@ func TestAnswer(t *testing.T) {
 		{"target of a file", "d/file", Link, false, "kind -"},
 		{"list of a file", "d/file", List, false, "kind -"},
 		{"list of an empty directory", "no", List, false, "absent"},
+		{"time", "d/file", Time, false, "@9.1"},
 		{"no attributes", "d/file", Xattr, false, "0 -"},
 	}
 	for _, c := range cases {

@@ -221,11 +221,11 @@ func (d *decoder) question(last Question) Question {
 // answers reads what was asked about a path.
 func (d *decoder) answers(list []Answered, q Question, answers []string) []Answered {
 	kinds := d.uint()
-	if kinds == 0 || kinds >= 1<<Names {
+	if kinds == 0 || kinds >= 1<<Time {
 		d.fail("unknown kinds")
 		return list
 	}
-	for k := Entry; k <= Names; k++ {
+	for k := Entry; k <= Time; k++ {
 		if kinds&(1<<(k-Entry)) == 0 {
 			continue
 		}

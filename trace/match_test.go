@@ -17,7 +17,7 @@ import (
 func every(t tree.Tree) []Question {
 	var qs []Question
 	_ = t.Walk(func(p string, n *tree.Node) error {
-		for k := Entry; k <= Names; k++ {
+		for k := Entry; k <= Time; k++ {
 			qs = append(qs, Question{Path: p, Kind: k})
 		}
 		if n.Kind != tree.Dir {

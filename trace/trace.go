@@ -28,6 +28,7 @@ const (
 	Link                    // the target of a symlink
 	Xattr                   // all extended attributes
 	Names                   // every name of a file with several
+	Time                    // when it was last written
 )
 
 func (k Kind) String() string {
@@ -44,6 +45,8 @@ func (k Kind) String() string {
 		return "xattr"
 	case Names:
 		return "names"
+	case Time:
+		return "time"
 	}
 	return "unknown"
 }
