@@ -35,6 +35,7 @@
 //	tmp/run-NANOS-HEX/   the lease of one Store that is open since NANOS, and all
 //	                     its temporary files; flocked exclusively while it lives
 //	tmp/locks/           flock files: "gate", "images", "index", one per step key;
+//	                     "index.sock", where the holder of "index" answers for it;
 //	                     "ballast", 64 KiB that a Prune on a full disk starts from
 //
 // What is in use. Each Store is a lease with a start. Whatever it looks up gets

@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/fbuild/fbuild/internal/pack"
 	"github.com/fbuild/fbuild/tree"
 )
@@ -21,9 +19,9 @@ const entrySum = 8
 // maxEntry bounds an entry; a content in more pieces is stored again instead.
 const maxEntry = 64 << 10
 
-func contentKey(d tree.Digest) []byte {
+func contentKey(d tree.Digest) string {
 	raw, _ := hex.DecodeString(d.Hex()) // checkDigest came first
-	return append([]byte{'c'}, raw...)
+	return "c" + string(raw)
 }
 
 func encodeEntry(d tree.Digest, ex []tree.Extent) []byte {
@@ -33,7 +31,7 @@ func encodeEntry(d tree.Digest, ex []tree.Extent) []byte {
 		b = binary.AppendUvarint(b, uint64(x.Off))
 		b = binary.AppendUvarint(b, uint64(x.Len))
 	}
-	sum := sha256.Sum256(append(contentKey(d), b...))
+	sum := sha256.Sum256(append([]byte(contentKey(d)), b...))
 	return append(b, sum[:entrySum]...)
 }
 
@@ -42,7 +40,7 @@ func decodeEntry(d tree.Digest, b []byte) ([]tree.Extent, error) {
 	if end < 0 {
 		return nil, errCorrupt
 	}
-	if sum := sha256.Sum256(append(contentKey(d), b[:end]...)); !bytes.Equal(sum[:entrySum], b[end:]) {
+	if sum := sha256.Sum256(append([]byte(contentKey(d)), b[:end]...)); !bytes.Equal(sum[:entrySum], b[end:]) {
 		return nil, errCorrupt
 	}
 	r := fieldReader{b: b[:end]}
@@ -61,50 +59,16 @@ func decodeEntry(d tree.Digest, b []byte) ([]tree.Extent, error) {
 	return out, nil
 }
 
-// rebuild reads every layer index of the store into a new index. It is done when
-// the mark is written; until then the next process starts it again.
-func (x *contentIndex) rebuild(db *badger.DB) {
-	if _, err := readValue(db, []byte(builtKey)); err == nil {
-		return
-	}
-	for name := range x.s.recordFiles(kindLayer) {
-		if x.stopped() {
-			return
-		}
-		if cs, err := readLayer(name); err == nil {
-			x.write(db, layerEntries(cs))
-		}
-	}
-	if x.stopped() {
-		return
-	}
-	err := db.Update(func(txn *badger.Txn) error { return txn.Set([]byte(builtKey), []byte{'1'}) })
-	if err != nil {
-		x.fail(true)
-	}
-}
-
-func (x *contentIndex) stopped() bool {
-	select {
-	case <-x.stop:
-		return true
-	default:
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.off
-}
-
 // layerEntries are the contents of a layer whose digests stand in its index.
-func layerEntries(cs tree.Changes) map[tree.Digest][]byte {
-	out := map[tree.Digest][]byte{}
+func layerEntries(cs tree.Changes) map[string][]byte {
+	out := map[string][]byte{}
 	for i := range cs {
 		n := cs[i].Node
 		if n == nil || checkDigest(n.Digest) != nil || len(n.Extents) == 0 {
 			continue
 		}
 		if data := encodeEntry(n.Digest, n.Extents); len(data) <= maxEntry {
-			out[n.Digest] = data
+			out[contentKey(n.Digest)] = data
 		}
 	}
 	return out

@@ -1,21 +1,19 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"sync"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
-	"github.com/dgraph-io/badger/v4/options"
 	"golang.org/x/sys/unix"
-
-	"github.com/fbuild/fbuild/tree"
 )
 
 // The index is Badger under index/. One process at a time has it: the one that
-// holds the flock of tmp/locks/index.
+// holds the flock of tmp/locks/index. It answers the others at a socket
+// (indexserver.go), and when it ends or is killed one of them takes its place.
 //
 //	"c" + 32 bytes of content digest  ->  extents (entry.go), self-verifying
 //	"built"                           ->  "1": every layer index of the store
@@ -25,6 +23,8 @@ const builtKey = "built"
 const (
 	// indexWait bounds what a caller waits for the index, opening or asking.
 	indexWait = 250 * time.Millisecond
+	// indexPause is how long an index that could not be had is left alone.
+	indexPause = time.Second
 	// closeWait bounds what Close waits for Badger.
 	closeWait = 5 * time.Second
 	// flushAt is how many entries are gathered before they are written, and
@@ -35,107 +35,176 @@ const (
 	indexRoom = 64 << 20
 )
 
+// table is where the entries are: Badger, or the process that has it.
+type table interface {
+	// get returns the value of a key. It returns errNoEntry where there is none,
+	// errTableGone where another process had the table and does not any more, and
+	// context.DeadlineExceeded where that process does not answer. So does put.
+	get(key string) ([]byte, error)
+	// put writes entries; nil deletes.
+	put(entries map[string][]byte) error
+	// close ends it; whole says that everything put is to be kept.
+	close(whole bool)
+}
+
+var (
+	errNoEntry   = errors.New("no such entry")
+	errTableGone = errors.New("the process that has the index is gone")
+	errTaken     = errors.New("another process has the index and does not answer")
+	errNoRoom    = errors.New("no room for the index")
+)
+
 // contentIndex is the index, or the lack of one.
 type contentIndex struct {
-	s     *Store
-	dir   string
-	ready chan struct{} // closed when the opening is over, however it ended
-	wg    sync.WaitGroup
-	stop  chan struct{} // closed to end the work in the background
+	s    *Store
+	dir  string
+	wg   sync.WaitGroup
+	stop chan struct{} // closed to end the work in the background
 
 	mu       sync.Mutex
-	opened   time.Time // zero: not asked for yet
-	db       *badger.DB
-	unlock   func()
-	sums     map[string]fileSum // of the files as they were opened
-	off      bool               // something went wrong: not asked again
-	discard  bool               // it was wrong in itself: removed on close
+	opening  chan struct{} // closed when the opening under way, or the last one, is over; nil before the first
+	patience time.Time     // until when the first opening is waited for
+	pause    time.Time     // until when no other opening begins
+	table    table
+	off      bool // something went wrong: not asked again
+	discard  bool // it was wrong in itself: removed on close
 	closed   bool
-	pending  map[tree.Digest][]byte // not written yet; nil value: to be deleted
-	flushing map[tree.Digest][]byte // being written
+	pending  map[string][]byte // not written yet; nil value: to be deleted
+	flushing map[string][]byte // being written
 }
 
 func newContentIndex(s *Store) *contentIndex {
-	return &contentIndex{
-		s: s, dir: s.path("index"), pending: map[tree.Digest][]byte{},
-		ready: make(chan struct{}), stop: make(chan struct{}),
-	}
+	return &contentIndex{s: s, dir: s.path("index"), pending: map[string][]byte{}, stop: make(chan struct{})}
 }
 
-// get returns the database, or nil where there is none (yet). The first call
-// opens it; all calls together wait no longer than indexWait.
-func (x *contentIndex) get() *badger.DB {
-	x.mu.Lock()
-	if x.off || x.closed {
-		x.mu.Unlock()
-		return nil
-	}
-	if x.opened.IsZero() {
-		x.opened = time.Now()
-		x.wg.Go(x.open)
-	}
-	wait := indexWait - time.Since(x.opened)
-	x.mu.Unlock()
-	select {
-	case <-x.ready:
-	default:
-		if wait <= 0 {
-			return nil
-		}
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-x.ready:
-		case <-timer.C:
-			return nil
-		}
-	}
+// get returns the table, or nil where there is none (yet). The first call opens
+// it; all calls together wait for that no longer than indexWait.
+func (x *contentIndex) get() table {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.off || x.closed {
 		return nil
 	}
-	return x.db
+	if x.table == nil {
+		x.begin()
+		x.await()
+	}
+	if x.off || x.closed {
+		return nil
+	}
+	return x.table
 }
 
-// open opens the index, throwing a damaged one away, and fills a new one.
-func (x *contentIndex) open() {
-	db, unlock, err := x.openDB()
-	x.mu.Lock()
-	x.db, x.unlock, x.off = db, unlock, err != nil
+// begin starts to open the index, unless that is under way or has just failed.
+// x.mu is held.
+func (x *contentIndex) begin() {
+	now := time.Now()
+	if x.opening != nil {
+		select {
+		case <-x.opening:
+		default:
+			return
+		}
+		if now.Before(x.pause) {
+			return
+		}
+	} else {
+		x.patience = now.Add(indexWait)
+	}
+	opening := make(chan struct{})
+	x.opening, x.pause = opening, now.Add(indexPause)
+	x.wg.Go(func() { x.open(opening) })
+}
+
+// await waits for the first opening as long as patience lasts. x.mu is held, and
+// released meanwhile.
+func (x *contentIndex) await() {
+	opening, wait := x.opening, time.Until(x.patience)
+	if wait <= 0 {
+		return
+	}
 	x.mu.Unlock()
-	close(x.ready)
-	if db != nil {
-		x.rebuild(db)
+	defer x.mu.Lock()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-opening:
+	case <-timer.C:
 	}
 }
 
-var errNoRoom = errors.New("no room for the index")
+// open has the index, throwing a damaged one away and filling a new one, or finds
+// the process that has it.
+func (x *contentIndex) open(opening chan struct{}) {
+	t, own, err := x.openTable()
+	x.mu.Lock()
+	// Who does not answer may do so later, or end; whatever else is wrong stays wrong.
+	x.table, x.off = t, x.off || err != nil && !errors.Is(err, errTaken)
+	x.mu.Unlock()
+	close(opening)
+	if own != nil {
+		x.rebuild(own)
+	}
+}
 
-func (x *contentIndex) openDB() (*badger.DB, func(), error) {
+// openTable returns the table, and as own the same where it is this process's.
+func (x *contentIndex) openTable() (_ table, own *badgerTable, err error) {
 	if !x.room() {
 		return nil, nil, errNoRoom
 	}
-	unlock, err := lockFile(x.s.path("tmp", "locks", "index"), unix.LOCK_EX|unix.LOCK_NB)
-	if err != nil {
-		return nil, nil, err
+	for deadline := time.Now().Add(indexWait); ; {
+		unlock, err := lockFile(x.s.path("tmp", "locks", "index"), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			t, err := x.openOwn(unlock)
+			if err != nil {
+				unlock()
+				return nil, nil, err
+			}
+			return t, t, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, nil, err
+		}
+		if t := dialIndex(x.s.path("tmp", "locks")); t != nil {
+			return t, nil, nil
+		}
+		// It opens the index just now, or closes it.
+		if time.Now().After(deadline) || !x.sleep(indexWait/25) {
+			return nil, nil, errTaken
+		}
 	}
-	var db *badger.DB
-	x.sums, err = takeSums(x.dir)
+}
+
+// openOwn opens Badger under the lock and answers for it at the socket.
+func (x *contentIndex) openOwn(unlock func()) (*badgerTable, error) {
+	sums, err := takeSums(x.dir)
+	t := &badgerTable{x: x, sums: sums, unlock: unlock}
 	if err == nil {
-		db, err = openBadger(x.dir)
+		t.db, err = openBadger(x.dir)
 	}
 	if err != nil {
-		x.sums = nil
+		t.sums = nil
 		if err = os.RemoveAll(x.dir); err == nil {
-			db, err = openBadger(x.dir)
+			t.db, err = openBadger(x.dir)
 		}
 	}
 	if err != nil {
-		unlock()
-		return nil, nil, err
+		return nil, err
 	}
-	return db, unlock, nil
+	t.server = serveIndex(x.s.path("tmp", "locks"), x)
+	return t, nil
+}
+
+// sleep reports whether the index is still wanted after d.
+func (x *contentIndex) sleep(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-x.stop:
+		return false
+	case <-timer.C:
+		return true
+	}
 }
 
 func (x *contentIndex) room() bool {
@@ -143,31 +212,105 @@ func (x *contentIndex) room() bool {
 	return unix.Statfs(x.s.dir, &st) == nil && st.Bavail*uint64(st.Bsize) > indexRoom
 }
 
-// openBadger opens Badger as small as it gets; a panic over damaged files is an
-// error.
-func openBadger(dir string) (db *badger.DB, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("open index: %v", p)
-		}
-	}()
-	o := badger.DefaultOptions(dir).
-		WithLogger(nil).
-		WithMetricsEnabled(false).
-		WithBypassLockGuard(true). // our own flock keeps others out
-		WithMemTableSize(8 << 20).
-		WithNumMemtables(2).
-		WithNumLevelZeroTables(2).
-		WithNumLevelZeroTablesStall(8).
-		WithNumCompactors(2).
-		WithNumGoroutines(2).
-		WithValueLogFileSize(1 << 20).
-		WithValueThreshold(1 << 20). // every value stands in the tree itself
-		WithCompression(options.None).
-		WithBlockCacheSize(0).
-		WithDetectConflicts(false).
-		WithSyncWrites(false)
-	return badger.Open(o)
+// find returns the value of a key; in doubt there is none.
+func (x *contentIndex) find(key string) ([]byte, bool) {
+	t := x.get()
+	if t == nil {
+		return nil, false
+	}
+	if data, ok := x.gathered(key); ok {
+		return data, data != nil
+	}
+	data, err := x.ask(t, key)
+	switch {
+	case err == nil:
+		return data, true
+	case errors.Is(err, errNoEntry):
+	case errors.Is(err, errTableGone):
+		x.lost(t)
+	case errors.Is(err, context.DeadlineExceeded):
+		x.fail(false)
+	default:
+		x.fail(true)
+	}
+	return nil, false
+}
+
+// gathered returns what is to become of a key; nil data: it goes.
+func (x *contentIndex) gathered(key string) (data []byte, ok bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	data, ok = x.pending[key]
+	if !ok {
+		data, ok = x.flushing[key]
+	}
+	return data, ok
+}
+
+// ask reads a value, waiting no longer than indexWait.
+func (x *contentIndex) ask(t table, key string) ([]byte, error) {
+	type answer struct {
+		value []byte
+		err   error
+	}
+	done := make(chan answer, 1)
+	ok := x.spawn(func() {
+		var a answer
+		a.value, a.err = t.get(key)
+		done <- a
+	})
+	if !ok {
+		return nil, errNoEntry
+	}
+	timer := time.NewTimer(indexWait)
+	defer timer.Stop()
+	select {
+	case a := <-done:
+		return a.value, a.err
+	case <-timer.C:
+		return nil, context.DeadlineExceeded
+	}
+}
+
+// set gathers an entry, nil to delete it, and starts writing when enough have
+// come together. It never waits for the disk.
+func (x *contentIndex) set(key string, data []byte) {
+	t := x.get()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if t == nil || x.off || x.closed || len(x.pending) >= dropAt {
+		return
+	}
+	x.pending[key] = data
+	if len(x.pending) < flushAt || x.flushing != nil {
+		return
+	}
+	x.flushing, x.pending = x.pending, map[string][]byte{}
+	x.wg.Go(func() { x.flush(t) })
+}
+
+// flush writes what stands in x.flushing.
+func (x *contentIndex) flush(t table) {
+	x.write(t, x.flushing)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.flushing = nil
+}
+
+// write puts entries into the table and turns the index off where that fails.
+func (x *contentIndex) write(t table, entries map[string][]byte) {
+	if !x.room() {
+		x.fail(false)
+		return
+	}
+	switch err := t.put(entries); {
+	case errors.Is(err, errTableGone):
+		x.lost(t)
+	case errors.Is(err, context.DeadlineExceeded):
+		x.fail(false)
+	case err != nil:
+		x.fail(true)
+	}
 }
 
 // spawn runs fn in the background unless the index is closed.
@@ -179,6 +322,18 @@ func (x *contentIndex) spawn(fn func()) bool {
 	}
 	x.wg.Go(fn)
 	return true
+}
+
+// lost drops a table whose process is gone, and looks for the next one at once.
+func (x *contentIndex) lost(t table) {
+	t.close(false)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.table != t || x.closed {
+		return
+	}
+	x.table, x.pause = nil, time.Time{}
+	x.begin()
 }
 
 // fail turns the index off for this Store; damaged means for ever.
@@ -194,7 +349,7 @@ func (x *contentIndex) fail(damaged bool) {
 func (x *contentIndex) close() {
 	close(x.stop)
 	x.mu.Lock()
-	used := !x.opened.IsZero()
+	used := x.opening != nil
 	x.closed = true
 	x.mu.Unlock()
 	if !used {
@@ -214,31 +369,58 @@ func (x *contentIndex) close() {
 	}
 }
 
+// shut is the end of what is in the background: nobody else has x any more.
 func (x *contentIndex) shut() {
-	if x.db == nil {
+	if x.table == nil {
 		return
+	}
+	if own, ok := x.table.(*badgerTable); ok {
+		own.server.close() // who has something to write has written it, or keeps it
 	}
 	if len(x.pending) > 0 && !x.off {
 		x.flushing = x.pending
-		x.flush(x.db)
+		x.flush(x.table)
 	}
-	if !x.room() {
-		// Closing writes, through mappings. The lock is held until the process
-		// ends, and then the index is thrown away: it was not closed.
-		return
+	if x.table != nil { // it is not lost
+		x.table.close(!x.discard)
 	}
-	// Without its sums the index is thrown away by whoever opens it next.
-	if err := x.closeDB(); err == nil && !x.discard {
-		_ = giveSums(x.dir, x.sums)
-	}
-	x.unlock()
 }
 
-func (x *contentIndex) closeDB() (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("close index: %v", p)
+// stopped reports whether the work in the background shall end.
+func (x *contentIndex) stopped() bool {
+	select {
+	case <-x.stop:
+		return true
+	default:
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.off
+}
+
+// rebuild reads every layer index of the store into a new index. It is done when
+// the mark is written; until then the next process starts it again.
+func (x *contentIndex) rebuild(t *badgerTable) {
+	if _, err := t.get(builtKey); err == nil {
+		return
+	}
+	for name := range x.s.recordFiles(kindLayer) {
+		if x.stopped() {
+			return
 		}
-	}()
-	return x.db.Close()
+		if cs, err := readLayer(name); err == nil {
+			x.write(t, layerEntries(cs))
+		}
+	}
+	if x.stopped() {
+		return
+	}
+	x.write(t, map[string][]byte{builtKey: {'1'}})
+}
+
+// recovered makes a panic over damaged files an error.
+func recovered(what string, err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%s index: %v", what, p)
+	}
 }

@@ -196,30 +196,6 @@ func TestIndexDamagedAnywhere(t *testing.T) {
 	}
 }
 
-// LAWS 30: one process has the index; the other goes on without it at once.
-func TestIndexOfAnotherProcess(t *testing.T) {
-	s := open(t, t.TempDir())
-	cmd := holder(t, s.Dir(), "index", "-")
-	n := putPack(t, s, []byte("contents"))
-	start := time.Now()
-	s.AddContent(n.Digest, n.Extents)
-	if _, ok := s.FindContent(n.Digest, n.Size); ok {
-		t.Error("got ok without an index")
-	}
-	if d := time.Since(start); d > 2*time.Second { // 250 ms, and room for a busy machine
-		t.Errorf("waited %v, want some 250 ms at most", d)
-	}
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait() // it was killed
-	s = reopen(t, s)
-	s.AddContent(n.Digest, n.Extents)
-	if !find(t, s, n) {
-		t.Error("the next process does not take the index over")
-	}
-}
-
 func TestEntryDamaged(t *testing.T) {
 	d := digestBytes([]byte("x"))
 	ex := []tree.Extent{{Pack: tree.PackID("tar-" + strings.Repeat("0", 32)), Off: 7, Len: 9}, {Len: 4096}}

@@ -20,7 +20,7 @@ const soon = 2 * time.Second
 func TestIndexThatDoesNotOpen(t *testing.T) {
 	s := open(t, t.TempDir())
 	n := putPack(t, s, []byte("contents"))
-	s.index.opened = time.Now() // and nobody opens it
+	s.index.opening, s.index.patience = make(chan struct{}), time.Now().Add(indexWait) // and nobody opens it
 	start := time.Now()
 	s.AddContent(n.Digest, n.Extents)
 	if _, ok := s.FindContent(n.Digest, n.Size); ok {
@@ -40,11 +40,11 @@ func TestIndexThatDoesNotAnswer(t *testing.T) {
 		t.Fatal("not found before")
 	}
 	s = reopen(t, s) // what was added is in Badger now, and must be asked for
-	db := s.index.get()
-	if db == nil {
+	own, ok := s.index.get().(*badgerTable)
+	if !ok {
 		t.Fatal("no index")
 	}
-	unlock := stall(db)
+	unlock := stall(own.db)
 	defer unlock()
 	start := time.Now()
 	for range 3 {
