@@ -19,6 +19,9 @@ func (r *stageRun) addStep(ctx context.Context, s *state, in *dockerfile.Add, st
 
 // pickFile picks the file of a URL. It is no archive unless --unpack says so.
 func (c *copyRun) pickFile(ctx context.Context, src string) error {
+	if c.b.planning() {
+		return &errUnknown{"a plan does not ask for what is at an address"}
+	}
 	f, err := c.b.remoteFile(ctx, src, c.add.Checksum, c.step)
 	if err != nil {
 		return err
@@ -31,6 +34,9 @@ func (c *copyRun) pickFile(ctx context.Context, src string) error {
 
 // pickGit picks the tree of a repository.
 func (c *copyRun) pickGit(ctx context.Context, src string) error {
+	if c.b.planning() {
+		return &errUnknown{"a plan does not ask for what is at an address"}
+	}
 	g, err := c.b.remoteGit(ctx, src, c.add.Checksum, c.add.KeepGitDir != nil && *c.add.KeepGitDir, c.step)
 	if err != nil {
 		return err

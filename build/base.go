@@ -109,6 +109,9 @@ func (b *builder) resolveAt(ctx context.Context, where string, p v1.Platform) (*
 			return img, nil
 		}
 	}
+	if b.planning() {
+		return nil, &errUnknown{fmt.Sprintf("base image %s is not in the store", oci.FullName(ref))}
+	}
 	img, err := b.opts.Remote.Resolve(ctx, oci.FullName(ref), p)
 	if err != nil {
 		return nil, err

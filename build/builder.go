@@ -71,7 +71,8 @@ type Options struct {
 	// CacheKey is a file with the key that signs entries of shared caches; with one,
 	// entries without its signature are misses.
 	CacheKey string
-	lint     bool // of Lint: no step runs
+	lint     bool     // of Lint: no step runs
+	plan     *planned // of Plan: nothing is run, fetched or stored
 	// Origin says whose build this is, for the report that is kept of it.
 	Origin Origin
 	// SingleSnapshot makes one layer of all that the build adds to its base.
@@ -247,7 +248,7 @@ func (b *builder) build(ctx context.Context, target *dockerfile.Stage) (*Result,
 		return nil, err
 	}
 	warnings, err := b.opts.File.Report(b.scopes...)
-	if b.opts.lint {
+	if b.opts.lint || b.planning() {
 		return &Result{Warnings: warnings}, nil
 	}
 	if err != nil {

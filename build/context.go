@@ -40,7 +40,9 @@ func (b *builder) localContext(ctx context.Context, name, where string, ignore [
 	return once(ctx, &b.mu, b.contexts, name, func() (*localContext, error) {
 		abs, statCache := "", ""
 		var err error
-		if IsRemoteContext(where) {
+		if IsRemoteContext(where) && b.planning() {
+			return nil, &errUnknown{"a plan does not fetch its context"}
+		} else if IsRemoteContext(where) {
 			abs, err = b.fetchNamed(ctx, where)
 		} else {
 			abs, err = filepath.Abs(where)

@@ -127,7 +127,7 @@ func (c *copyRun) do(ctx context.Context) (result, bool, error) {
 			if ok {
 				c.b.offer(key, c.below, res)
 				c.b.offerAlias(alias, key)
-			} else {
+			} else if !c.b.planning() {
 				res, ok = c.b.adopt(ctx, key, c.below)
 			}
 			if ok {
@@ -281,6 +281,9 @@ func (c *copyRun) apply(ctx context.Context) (tree.Changes, error) {
 
 // fill brings all contents into the store.
 func (c *copyRun) fill(ctx context.Context) error {
+	if c.b.planning() {
+		return c.storeHeredocs(ctx)
+	}
 	if err := c.fetch(ctx); err != nil {
 		return err
 	}
@@ -363,6 +366,9 @@ func (c *copyRun) unpackOne(ctx context.Context, cp *copier, p *pick) (bool, err
 	n := p.from.tree.Lookup(p.Path)
 	if n == nil || n.Kind != tree.File || n.Size == 0 {
 		return false, nil
+	}
+	if c.b.planning() {
+		return false, &errUnknown{"it may unpack an archive that changed"}
 	}
 	r, err := c.b.store.Packs().Open(n)
 	if err != nil {

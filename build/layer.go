@@ -152,6 +152,11 @@ func (l *fsLayer) open(ctx context.Context, b *builder) (tree.Changes, error) {
 	if l.loaded {
 		return l.changes, nil
 	}
+	if b.planning() {
+		cs, err := b.plannedIndex(l)
+		l.changes, l.loaded = cs, err == nil
+		return cs, err
+	}
 	unlock, err := b.store.Lock(ctx, "layer-"+l.diffID.Hex())
 	if err != nil {
 		return nil, err

@@ -103,6 +103,10 @@ func Reports(s *cache.Store, dockerfile string) ([]Report, error) {
 
 // keepReport stores what the build did. It is a help: nothing fails for want of it.
 func (b *builder) keepReport(res *Result, failed error) {
+	if b.planning() {
+		b.opts.plan.report = b.report(nil, nil)
+		return
+	}
 	if b.opts.Origin.Dockerfile == "" || b.opts.lint || b.sealCtx.Err() != nil { // of an interrupted build there is nothing to say
 		return
 	}

@@ -80,8 +80,8 @@ func (rep *reportedStep) end(s *state, res result, cached bool, err error) {
 }
 
 // runs is called when it is certain that the current step must be done: it works out
-// why, with the differences that were found, and shows it.
-func (r *stageRun) runs(ctx context.Context) {
+// why, with the differences that were found. A plan ends there.
+func (r *stageRun) runs(ctx context.Context) error {
 	rep := r.rep
 	rep.Verdict = VerdictRun
 	before := r.b.previousStep(*rep)
@@ -97,6 +97,10 @@ func (r *stageRun) runs(ctx context.Context) {
 	if rep.Why == "" && len(rep.Inputs) == 0 && len(rep.Differences) == 0 {
 		rep.Why = r.b.whyWithout(before, *rep)
 	}
+	if r.b.planning() {
+		return errPlanned
+	}
+	return nil
 }
 
 // whyWithout says why a step runs where neither its identity nor a trace does.

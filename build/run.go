@@ -45,7 +45,10 @@ func (r *stageRun) runStep(ctx context.Context, s *state, in *dockerfile.Run, st
 		return res, true, err
 	}
 	step.Start()
-	r.runs(ctx)
+	if err := r.runs(ctx); err != nil {
+		unlock()
+		return result{}, false, err
+	}
 	step.Note(r.rep.note())
 	cs, err := b.runCommand(ctx, s, in, network, mounts)
 	if err != nil {

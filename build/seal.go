@@ -89,6 +89,9 @@ func (b *builder) putJSON(kind, key string, v any, blobs, layers []tree.Digest) 
 // behind runs fn beside the steps. The build ends only when it has ended, and
 // fails when it fails; an interrupted build cancels it.
 func (b *builder) behind(fn func(ctx context.Context) error) {
+	if b.planning() { // what runs behind a build only stores
+		return
+	}
 	b.background.Go(func() {
 		if err := fn(b.sealCtx); err != nil {
 			b.fail(err)
@@ -101,6 +104,10 @@ func (b *builder) behind(fn func(ctx context.Context) error) {
 // unlock ends the step's lock in any case; stored, if not nil, is called when the
 // result is durable.
 func (b *builder) commit(key Key, below *fsState, cs tree.Changes, unlock, stored func()) result {
+	if b.planning() {
+		unlock()
+		return b.plannedResult(key, cs)
+	}
 	created := time.Now() // and not the epoch, which is of this build: others reuse the result
 	l := &fsLayer{done: make(chan struct{}), changes: cs, loaded: true}
 	if len(cs) == 0 {

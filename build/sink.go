@@ -88,6 +88,11 @@ func (s *sink) Find(d tree.Digest, size int64) ([]tree.Extent, bool) {
 
 // Put stores everything that r yields and returns its digest and place.
 func (s *sink) Put(ctx context.Context, r io.Reader) (tree.Digest, int64, []tree.Extent, error) {
+	if s.b.planning() {
+		h := sha256.New()
+		n, err := io.Copy(h, ctxReader{ctx, r})
+		return sum(h), n, nil, err
+	}
 	buf, _ := s.small.Get().(*bytes.Buffer)
 	defer s.small.Put(buf)
 	buf.Reset()
@@ -188,6 +193,9 @@ func (r ctxReader) Read(p []byte) (int, error) {
 
 // same compares the bytes of two files of equal size, for tree.Diff.
 func (b *builder) same(x, y *tree.Node) (bool, error) {
+	if b.planning() { // where bytes need not be here
+		return x.Digest != "" && x.Digest == y.Digest, nil
+	}
 	rx, err := b.store.Packs().Open(x)
 	if err != nil {
 		return false, err

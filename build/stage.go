@@ -53,6 +53,9 @@ func (b *builder) stage(st *dockerfile.Stage) *stageRun {
 		b.group.Go(func() error {
 			defer close(r.done)
 			r.out, r.err = r.run(b.groupCtx)
+			if b.planning() && errors.Is(r.err, errPlanned) {
+				return nil // the other stages go on
+			}
 			return r.err
 		})
 	}
@@ -74,6 +77,9 @@ func (r *stageRun) run(ctx context.Context) (*state, error) {
 		ctx = context.WithValue(ctx, freshKey{}, true)
 	}
 	s, triggers, err := r.start(ctx)
+	if err != nil && r.b.planning() && ctx.Err() == nil {
+		return nil, r.baseMay(err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -81,8 +87,12 @@ func (r *stageRun) run(ctx context.Context) (*state, error) {
 	r.b.mu.Lock()
 	r.b.scopes = append(r.b.scopes, s.scope)
 	r.b.mu.Unlock()
-	for _, in := range append(triggers, r.stage.Instructions...) {
+	all := append(triggers, r.stage.Instructions...)
+	for i, in := range all {
 		if err := r.instruction(ctx, s, in); err != nil {
+			if r.b.planning() && ctx.Err() == nil {
+				r.restMay(s, all[i+1:], "a step below it runs")
+			}
 			return nil, err
 		}
 	}
@@ -188,6 +198,9 @@ func (r *stageRun) instruction(ctx context.Context, s *state, raw dockerfile.Ins
 	step := r.b.opts.Progress.Step(r.title(title))
 	rep := r.beginReport(s, in, title)
 	res, cached, err := r.step(ctx, s, in, step)
+	if err != nil && r.b.planning() && ctx.Err() == nil {
+		return rep.stops(err)
+	}
 	if ctx.Err() == nil { // else it neither failed nor ended
 		rep.end(s, res, cached, err)
 	}
@@ -204,7 +217,7 @@ func (r *stageRun) instruction(ctx context.Context, s *state, raw dockerfile.Ins
 		step.CachedBecause(rep.cachedHow())
 	} else {
 		if rep.copies() { // which find out late that they must be done
-			r.runs(ctx)
+			_ = r.runs(ctx) // of a plan as well: its files are known
 		}
 		step.Done(nil)
 	}
@@ -255,6 +268,9 @@ func (b *builder) reuse(ctx context.Context, key Key, below *fsState) (res resul
 			return res, nil, nil
 		}
 	}
+	if b.planning() {
+		return result{}, func() {}, nil
+	}
 	unlock, err = b.store.Lock(ctx, "step-"+string(key))
 	if err != nil {
 		return result{}, nil, err
@@ -282,7 +298,7 @@ func (r *stageRun) workdirStep(ctx context.Context, s *state, in *dockerfile.Wor
 		return res, true, err
 	}
 	step.Start()
-	r.runs(ctx)
+	_ = r.runs(ctx) // of a plan as well: what it gives is known
 	cs, err := r.b.makeWorkdir(ctx, s, in.Path, tree.TimeOf(r.b.now()).Truncate())
 	if err != nil {
 		unlock()
