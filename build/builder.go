@@ -38,7 +38,7 @@ type Options struct {
 	// NoCacheFilter are the stages whose steps run again, by name.
 	NoCacheFilter []string
 	Pull          bool
-	Recorder      string // auto, fuse or walk
+	Recorder      string // auto, fuse, overlay or walk
 	// Limits are resource limits of a RUN beside the usual ones, ShmSize the size of its /dev/shm in bytes, 0 for the usual.
 	Limits  []exec.Limit
 	ShmSize int64

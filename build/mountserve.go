@@ -253,7 +253,11 @@ func (v *served) bind(ctx context.Context, places []*place) error {
 			return err
 		}
 		id := filepath.Base(work)
-		root, err := v.rec.Mount(ctx, recorder.Spec{ID: id, Layers: pl.view.layers, Stubs: pl.stubs, PackDir: b.store.Packs().Dir(), WorkDir: work})
+		spec := recorder.Spec{ID: id, Layers: pl.view.layers, Stubs: pl.stubs, PackDir: b.store.Packs().Dir(), WorkDir: work}
+		if pl.view.at == "" { // the layers of a stage or image, which others use as well
+			spec.TreeDir = b.store.TreeDir()
+		}
+		root, err := v.rec.Mount(ctx, spec)
 		if err != nil {
 			return &recorderError{fmt.Errorf("mount /%s: %w", pl.target, err)}
 		}

@@ -95,23 +95,29 @@ func (b *builder) runKey(s *state, in *dockerfile.Run, network string) Key {
 	return k.sum()
 }
 
-// runCommand runs the step on the chosen recorder, and with --recorder=auto once
-// more on the fallback if the recorder, not the command, failed.
+// runCommand runs the step on the chosen recorder, and with --recorder=auto again on
+// the next one down the ladder if the recorder, not the command, failed.
 func (b *builder) runCommand(ctx context.Context, s *state, in *dockerfile.Run, network string, mounts *mountSet) (tree.Changes, error) {
-	kind, err := b.run.kind(b)
+	kind, err := b.run.kind(ctx, b)
 	if err != nil {
 		return nil, err
 	}
 	if err := mounts.fill(ctx); err != nil {
 		return nil, err
 	}
-	cs, err := b.runOn(ctx, kind, s, in, network, mounts)
-	var broken *recorderError
-	if kind == RecorderWalk || b.opts.Recorder != RecorderAuto || !errors.As(err, &broken) || ctx.Err() != nil {
-		return cs, err
+	for {
+		cs, err := b.runOn(ctx, kind, s, in, network, mounts)
+		var broken *recorderError
+		if b.opts.Recorder != RecorderAuto || !errors.As(err, &broken) || ctx.Err() != nil {
+			return cs, err
+		}
+		next, nerr := b.run.below(ctx, b, kind)
+		if next == "" || nerr != nil {
+			return nil, errors.Join(err, nerr)
+		}
+		mounts.step.Warn(fmt.Sprintf("the %s recorder failed (%v): running the step again with %s", kind, broken.err, next))
+		kind = next
 	}
-	mounts.step.Warn(fmt.Sprintf("the %s recorder failed (%v): running the step again with %s", kind, broken.err, RecorderWalk))
-	return b.runOn(ctx, RecorderWalk, s, in, network, mounts)
 }
 
 // recorderError says that the recorder failed and the command may be innocent.
@@ -268,7 +274,7 @@ func (b *builder) prepareRun(ctx context.Context, s *state, in *dockerfile.Run, 
 	if err != nil {
 		return nil, err
 	}
-	p.mount = recorder.Spec{ID: filepath.Base(work), Layers: files, Stubs: stubs, PackDir: b.store.Packs().Dir(), WorkDir: work}
+	p.mount = recorder.Spec{ID: filepath.Base(work), Layers: files, Stubs: stubs, PackDir: b.store.Packs().Dir(), WorkDir: work, TreeDir: b.store.TreeDir()}
 	return p, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -21,10 +22,14 @@ import (
 
 // The values of --recorder.
 const (
-	RecorderAuto = "auto"
-	RecorderFUSE = "fuse"
-	RecorderWalk = "walk"
+	RecorderAuto    = "auto"
+	RecorderFUSE    = "fuse"
+	RecorderOverlay = "overlay"
+	RecorderWalk    = "walk"
 )
+
+// ladder are the recorders, the best first.
+var ladder = []string{RecorderFUSE, RecorderOverlay, RecorderWalk}
 
 // runner is what RUN steps share: namespaces and recorder processes, started
 // when the first step needs them.
@@ -56,7 +61,7 @@ func (p *recorderProc) end() error {
 }
 
 // kind chooses the recorder.
-func (r *runner) kind(b *builder) (string, error) {
+func (r *runner) kind(ctx context.Context, b *builder) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.chosen != "" {
@@ -67,36 +72,97 @@ func (r *runner) kind(b *builder) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if sandbox == exec.IsolationChroot { // FUSE needs a mount
-		if b.opts.Recorder == RecorderFUSE {
-			return "", fmt.Errorf("recorder %s needs namespaces, and RUN happens in a chroot here: use --recorder=%s (fbuild doctor says why)", RecorderFUSE, RecorderWalk)
+	asked := b.opts.Recorder
+	switch {
+	case asked != RecorderAuto && !slices.Contains(ladder, asked):
+		return "", fmt.Errorf("unknown recorder %q: use auto, fuse, overlay or walk", asked)
+	case sandbox == exec.IsolationChroot: // the others need a mount
+		if asked == RecorderFUSE || asked == RecorderOverlay {
+			return "", fmt.Errorf("recorder %s needs namespaces, and RUN happens in a chroot here: use --recorder=%s (fbuild doctor says why)", asked, RecorderWalk)
 		}
 		r.chosen = RecorderWalk
-		return r.chosen, nil
-	}
-	switch b.opts.Recorder {
-	case RecorderWalk:
-		r.chosen = RecorderWalk
-	case RecorderFUSE:
-		if err := probe.FUSE(); err != nil {
-			return "", fmt.Errorf("recorder fuse: %w", err)
+	case asked == RecorderAuto:
+		kind, why, err := r.first(ctx, b, ladder)
+		if err != nil {
+			return "", err
 		}
-		r.chosen = RecorderFUSE
-	case RecorderAuto:
-		r.chosen = RecorderFUSE
-		if err := probe.FUSE(); err != nil {
-			b.warn("recorder walk is used, which is slower: %v", err)
-			r.chosen = RecorderWalk
+		if why != nil {
+			b.warn("recorder %s is used, which is slower: %v", kind, why)
 		}
+		r.chosen = kind
 	default:
-		return "", fmt.Errorf("unknown recorder %q: use auto, fuse or walk", b.opts.Recorder)
+		if err := r.can(ctx, b, asked); err != nil {
+			return "", fmt.Errorf("recorder %s: %w", asked, err)
+		}
+		r.chosen = asked
 	}
 	return r.chosen, nil
+}
+
+// first returns the first of some recorders that works here, and why it is not the first
+// of all.
+func (r *runner) first(ctx context.Context, b *builder, kinds []string) (kind string, why, err error) {
+	var whys []error
+	for _, kind := range kinds {
+		err := r.can(ctx, b, kind)
+		switch {
+		case err == nil && len(whys) == 0:
+			return kind, nil, nil
+		case err == nil:
+			return kind, whyNot(whys), nil
+		case !errors.Is(err, probe.ErrNoFUSE) && !errors.Is(err, probe.ErrNoOverlay):
+			return "", nil, err
+		}
+		whys = append(whys, err)
+	}
+	return "", nil, whyNot(whys)
+}
+
+// whyNot puts several reasons on one line.
+func whyNot(whys []error) error {
+	err := whys[0]
+	for _, w := range whys[1:] {
+		err = fmt.Errorf("%w; %w", err, w)
+	}
+	return err
+}
+
+// can tells why a recorder does not work here. It is called with r.mu held.
+func (r *runner) can(ctx context.Context, b *builder, kind string) error {
+	switch kind {
+	case RecorderFUSE:
+		return probe.FUSE()
+	case RecorderOverlay:
+		box, err := r.open(ctx)
+		if err != nil {
+			return err
+		}
+		return probe.Overlay(ctx, box, b.temp)
+	}
+	return nil
+}
+
+// below is the recorder that a step runs on again when KIND failed: the next one that
+// works here, "" if there is none.
+func (r *runner) below(ctx context.Context, b *builder, kind string) (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rest := ladder[slices.Index(ladder, kind)+1:]
+	if len(rest) == 0 {
+		return "", nil
+	}
+	next, _, err := r.first(ctx, b, rest)
+	return next, err
 }
 
 func (r *runner) sandbox(ctx context.Context) (*exec.Sandbox, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.open(ctx)
+}
+
+// open is called with r.mu held.
+func (r *runner) open(ctx context.Context) (*exec.Sandbox, error) {
 	if r.box == nil && r.boxErr == nil {
 		r.box, r.boxErr = exec.Open(ctx, exec.Config{Isolation: r.isolation})
 	}

@@ -105,6 +105,10 @@ func (s *Store) CreateTarPack() (*pack.Writer, error) { return pack.Create(s.pac
 // absolute path dir.
 func (s *Store) ContextFile(dir string) string { return s.path("contexts", keyName(dir)) }
 
+// TreeDir is where the directories of layers stand that recorders make (package
+// snapshot says how): each is held by a shared flock while it is used.
+func (s *Store) TreeDir() string { return s.path("trees") }
+
 func (s *Store) path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)
 }

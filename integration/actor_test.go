@@ -10,6 +10,7 @@ import (
 	osexec "os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 )
@@ -59,9 +60,16 @@ type leg struct {
 
 func (l leg) String() string { return l.name + "-" + l.recorder }
 
-var recorders = []string{"fuse", "walk"}
+var recorders = []string{"fuse", "overlay", "walk"}
 
-// legs is the covering matrix of a test, by its name: both users, and both
+// covering are the recorders of the covering matrix, overlaid the tests that have one
+// leg more, with overlay.
+var (
+	covering = []string{"fuse", "walk"}
+	overlaid = []string{"run_layers.txtar", "run_mount_bind.txtar", "build_copy.txtar"}
+)
+
+// legs is the covering matrix of a test, by its name: both users, and the covering
 // recorders, not each with each. FBUILD_MATRIX=all runs the whole product.
 func legs(name string) []leg {
 	var out []leg
@@ -78,7 +86,10 @@ func legs(name string) []leg {
 		sum += int(b)
 	}
 	for i, a := range suite.actors {
-		out = append(out, leg{a, recorders[(sum+i)%len(recorders)]})
+		out = append(out, leg{a, covering[(sum+i)%len(covering)]})
+	}
+	if slices.Contains(overlaid, filepath.Base(name)) {
+		out = append(out, leg{suite.actors[sum%len(suite.actors)], "overlay"})
 	}
 	return out
 }

@@ -43,7 +43,7 @@ func TestCompletion(t *testing.T) {
 		{"a flag", []string{"fbuild", "build", "--is"}, []string{"--isolation"}, "--squash"},
 		{"progress", []string{"fbuild", "build", "--progress", ""}, []string{"auto", "plain", "tty", "quiet", "none"}, ""},
 		{"progress begun", []string{"fbuild", "build", "--progress", "pl"}, []string{"plain"}, "tty"},
-		{"recorder", []string{"fbuild", "build", "--recorder", ""}, []string{"auto", "fuse", "walk"}, ""},
+		{"recorder", []string{"fbuild", "build", "--recorder", ""}, []string{"auto", "fuse", "overlay", "walk"}, ""},
 		{"isolation", []string{"fbuild", "build", "--isolation", ""}, []string{"auto", "namespaces", "chroot"}, "hyperv"},
 		{"network", []string{"fbuild", "build", "--network", "n"}, []string{"none"}, "host"},
 		{"output", []string{"fbuild", "build", "-o", "type=o"}, []string{"oci"}, "docker"},

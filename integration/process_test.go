@@ -251,13 +251,13 @@ func TestKillAnywhere(t *testing.T) {
 }
 
 // LAWS 20: the death of the recorder fails the step, whatever the command says;
-// auto runs the step again with walk and says so.
+// auto runs the step again with the next one and says so.
 func TestRecorderKilled(t *testing.T) {
 	for _, a := range suite.actors {
 		for _, tt := range []struct {
 			flag, kill string
 			ok         bool
-		}{{"auto", "fuse", true}, {"fuse", "fuse", false}, {"walk", "walk", false}} {
+		}{{"auto", "fuse", true}, {"fuse", "fuse", false}, {"overlay", "overlay", false}, {"walk", "walk", false}} {
 			t.Run(a.name+"-"+tt.flag, func(t *testing.T) {
 				t.Parallel()
 				h := newHome(t, leg{a, tt.flag})
@@ -271,7 +271,7 @@ func TestRecorderKilled(t *testing.T) {
 				if !tt.ok {
 					checkFailure(t, r, 1, "recorder", "")
 					h.ok("build", "-t", "dead", ".")
-				} else if r.code != 0 || !strings.Contains(r.stderr, "fuse recorder failed") || !strings.Contains(r.stderr, "walk") {
+				} else if r.code != 0 || !strings.Contains(r.stderr, "fuse recorder failed") || !strings.Contains(r.stderr, "again with overlay") {
 					t.Fatalf("got exit code %d, want 0 and a word about it\n%s", r.code, r.stderr)
 				}
 				if got := h.cat("dead", "second"); got != "second\n" {

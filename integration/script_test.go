@@ -74,7 +74,7 @@ func params(l leg, files []string) testscript.Params {
 			switch cond {
 			case "root", "user":
 				return l.name == cond, nil
-			case "fuse", "walk":
+			case "fuse", "overlay", "walk":
 				return l.recorder == cond, nil
 			case "userns":
 				return haveUserNS(), nil

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -57,11 +56,14 @@ func Host(ctx context.Context, store string) Report {
 	for _, c := range sandbox.Checks {
 		r.add(c)
 	}
-	// A chroot has no mounts, and so no FUSE.
-	fuse := sandbox.Isolation != exec.IsolationChroot && r.add(fuse())
 	if sandbox.Err == nil {
 		r.Recorder = "walk"
-		if fuse {
+	}
+	if sandbox.Err == nil && sandbox.Isolation != exec.IsolationChroot { // which has no mounts
+		if r.add(overlay(ctx, store)) {
+			r.Recorder = "overlay"
+		}
+		if r.add(fuse()) {
 			r.Recorder = "fuse"
 		}
 	}
@@ -88,7 +90,7 @@ func kernel() Check {
 
 func fuse() Check {
 	if err := FUSE(); err != nil {
-		return Check{Name: "fuse", Detail: err.Error() + "; without it the walk recorder is used: slower, same images"}
+		return Check{Name: "fuse", Detail: err.Error() + "; without it another recorder is used: slower, same images"}
 	}
 	return Check{Name: "fuse", OK: true, Detail: "/dev/fuse can be used"}
 }
@@ -96,13 +98,7 @@ func fuse() Check {
 // place names the file system of the store and what is known to be wrong with it.
 func place(dir string) Check {
 	c := Check{Name: "store", Detail: dir}
-	at := dir
-	for at != "/" {
-		if _, err := os.Stat(at); err == nil {
-			break
-		}
-		at = filepath.Dir(at)
-	}
+	at := existing(dir)
 	var st unix.Statfs_t
 	if err := unix.Statfs(at, &st); err != nil {
 		c.Detail = fmt.Sprintf("%s: %v", dir, err)

@@ -52,7 +52,7 @@ func (f *buildFlags) define(cmd *cobra.Command) {
 	fl.StringVar(&f.progress, "progress", envOr("BUILDKIT_PROGRESS", "auto"), "auto, plain, tty, quiet, rawjson or none")
 	fl.StringArrayVar(&f.contexts, "build-context", nil, "stands for a stage or image of that name (name=DIR, name=URL of git or http, name=docker-image://REF, name=oci-layout://PATH)")
 	fl.StringArrayVar(&f.hosts, "add-host", nil, "add a line to /etc/hosts of RUN (host:ip)")
-	fl.StringVar(&f.recorder, "recorder", "auto", "how the writes of a RUN are found: auto, fuse or walk")
+	fl.StringVar(&f.recorder, "recorder", "auto", "how the writes of a RUN are found: auto, fuse, overlay or walk")
 	fl.StringVar(&f.isolation, "isolation", "auto", "how a RUN is kept apart: auto, namespaces or chroot")
 	fl.StringArrayVar(&f.secrets, "secret", nil, "secret for RUN --mount=type=secret (id=ID,src=FILE or id=ID,env=VAR)")
 	fl.StringArrayVar(&f.ssh, "ssh", nil, "agent or keys for RUN --mount=type=ssh and git over ssh (default, or ID=SOCKET, or ID=KEY,...)")

@@ -80,7 +80,7 @@ func (f *buildFlags) checkWords() error {
 		words       []string
 	}{
 		{"network", f.network, []string{"default", "host", "none"}},
-		{"recorder", f.recorder, []string{build.RecorderAuto, build.RecorderFUSE, build.RecorderWalk}},
+		{"recorder", f.recorder, []string{build.RecorderAuto, build.RecorderFUSE, build.RecorderOverlay, build.RecorderWalk}},
 		{"exit-code", f.exitCode, []string{"build", "run"}},
 		{"call", f.call, []string{"build", "check", "targets"}},
 	} {

@@ -27,7 +27,7 @@ const (
 var mayImport = map[string][]string{
 	"cmd/fbuild":        {"build", "buildctx", "cache", "dockerfile", "exec", "fetch", "oci", "probe", "progress", "trace", "tree"},
 	"build":             {"buildctx", "cache", "dockerfile", "exec", "fetch", "fusefs", "oci", "oci/layer", "probe", "progress", "snapshot", "trace", "tree"},
-	"probe":             {"exec"},
+	"probe":             {"exec", "snapshot"},
 	"oci":               {"oci/layer", "tree"},
 	"oci/layer":         {"tree"},
 	"trace":             {"tree"},
