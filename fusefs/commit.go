@@ -14,10 +14,9 @@ import (
 // scrapRoom is how much of a pack may be waste whatever it holds.
 const scrapRoom = 256 << 10
 
-// commit makes the spool a pack, if cs needs it. One that is less than half live
+// commit makes the spool a pack, if cs needs bytes of it. One that is less than half live
 // is copied to a new one first, and cs changed to name that (LAWS 16).
-func (s *step) commit(cs tree.Changes) (tree.PackID, error) {
-	live := liveBytes(cs, s.spool.w.ID())
+func (s *step) commit(cs tree.Changes, live int64) (tree.PackID, error) {
 	if live == 0 {
 		return "", nil
 	}
@@ -32,25 +31,6 @@ func (s *step) commit(cs tree.Changes) (tree.PackID, error) {
 		return s.compact(cs)
 	}
 	return s.spool.w.ID(), s.spool.w.Commit()
-}
-
-// liveBytes counts the bytes of one pack that cs needs.
-func liveBytes(cs tree.Changes, id tree.PackID) int64 {
-	var sum int64
-	seen := map[*tree.Node]bool{}
-	for k := range cs {
-		n := cs[k].Node
-		if n == nil || seen[n] {
-			continue
-		}
-		seen[n] = true
-		for _, x := range n.Extents {
-			if x.Pack == id {
-				sum += x.Len
-			}
-		}
-	}
-	return sum
 }
 
 // compact copies what cs needs of the spool to a pack of its own.

@@ -67,6 +67,9 @@ func (s *step) packNumber(id tree.PackID) int32 {
 
 // packID is the reverse of packNumber.
 func (s *step) packID(n int32) tree.PackID {
+	if n == 0 {
+		return s.spool.w.ID()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.packIDs[n]
@@ -235,7 +238,10 @@ func (s *step) writeNew(a *arena, c *content, off int64, p []byte) (int, error) 
 
 // extents gives contents the form of a tree.
 func (s *step) extents(c *content, size int64) []tree.Extent {
-	var out []tree.Extent
+	if len(c.spans) == 0 && size == 0 {
+		return nil
+	}
+	out := make([]tree.Extent, 0, len(c.spans))
 	var at int64
 	for _, x := range c.spans {
 		if x.at > at {

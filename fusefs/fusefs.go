@@ -26,7 +26,8 @@ type Options struct {
 	// Workers is how many threads answer requests; 0 for what suits the processors.
 	Workers int
 
-	blind []rule // of tests: rules that traces are made without
+	blind []rule                                           // of tests: rules that traces are made without
+	check func(*step, tree.Changes, []string, int64) error // of tests: told of what changes found
 }
 
 // workers is one where there is nothing to share: a second reader of the device
@@ -51,6 +52,8 @@ type backend struct {
 	mu    sync.Mutex
 	steps map[string]*step
 	packs map[string]*pack.Set
+
+	leaving sync.WaitGroup // unmounts that the kernel has not ended
 }
 
 // packSet returns the leases on the packs of one directory, kept until Close.
@@ -77,7 +80,7 @@ func (b *backend) Mount(ctx context.Context, spec recorder.Spec) (string, error)
 		return "", err
 	}
 	s := newStep(parent, set, newSpool(w))
-	s.root = filepath.Join(spec.WorkDir, "root")
+	s.root, s.check, s.leaving = filepath.Join(spec.WorkDir, "root"), b.opts.check, &b.leaving
 	if spec.Trace {
 		s.traces.start(b.opts.blind)
 	}
@@ -130,6 +133,7 @@ func (b *backend) Close() error {
 	for _, s := range steps {
 		errs = append(errs, s.abort())
 	}
+	b.leaving.Wait()
 	for _, p := range packs {
 		errs = append(errs, p.Close())
 	}
@@ -141,6 +145,8 @@ type step struct {
 	fuse.RawFileSystem
 
 	root    string // the mount point
+	check   func(*step, tree.Changes, []string, int64) error
+	leaving *sync.WaitGroup // of the backend
 	parent  tree.Tree
 	packs   *pack.Set
 	spool   *spool

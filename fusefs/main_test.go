@@ -74,7 +74,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	testenv.NeedFUSE(t)
-	w := &world{t: t, b: New(Options{}), dir: t.TempDir()}
+	w := &world{t: t, b: New(Options{check: checkChanges}), dir: t.TempDir()}
 	for _, d := range []string{"packs", "work", "layers"} {
 		if err := os.Mkdir(filepath.Join(w.dir, d), 0o755); err != nil {
 			t.Fatal(err)

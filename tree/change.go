@@ -48,9 +48,10 @@ func (t Tree) Apply(cs Changes) (Tree, error) {
 			}
 		}
 	}
-	g := groups{of: map[*Node]*group{}}
+	g := newGroups(cs)
+	var at cursor
 	for i := range cs {
-		if err := e.put(t, &cs[i], &g); err != nil {
+		if err := e.put(t, &cs[i], g, &at); err != nil {
 			return Tree{}, fmt.Errorf("apply %q: %w", cs[i].Path, err)
 		}
 	}
@@ -74,8 +75,27 @@ func (e *Editor) hide(c *Change) error {
 // groups are the hard links of a layer. They are joined when every entry stands:
 // one by one, a file of many names would cost the square of their number.
 type groups struct {
-	of   map[*Node]*group
+	of   map[*Node]*group // nil for a node of one name
 	list []*group
+}
+
+// newGroups finds out which nodes of cs have several names.
+func newGroups(cs Changes) *groups {
+	g := &groups{of: map[*Node]*group{}}
+	met := make(map[*Node]struct{}, len(cs))
+	for i := range cs {
+		n := cs[i].Node
+		if n == nil || n.Kind == Dir {
+			continue
+		}
+		before := len(met)
+		if met[n] = struct{}{}; len(met) == before && g.of[n] == nil {
+			one := &group{node: n}
+			g.of[n] = one
+			g.list = append(g.list, one)
+		}
+	}
+	return g
 }
 
 type group struct {
@@ -84,28 +104,46 @@ type group struct {
 	names []string // the layer's
 }
 
-func (g *groups) add(n *Node, lower, name string) {
+// lower returns the group of a node that the lower tree has at path.
+func (g *groups) lower(n *Node, path string) *group {
 	one := g.of[n]
 	if one == nil {
-		one = &group{node: n, lower: lower}
+		one = &group{node: n, lower: path}
 		g.of[n] = one
 		g.list = append(g.list, one)
 	}
-	one.names = append(one.names, name)
+	return one
 }
 
-func (e *Editor) put(lower Tree, c *Change, g *groups) error {
+// cursor is the directory that the last change was in: mostly the next is as well.
+type cursor struct {
+	dir  *Node  // nil if there is none
+	said string // as the layer calls it
+	path string // without symlinks
+}
+
+// put enters c, which says that a directory stands above it.
+func (e *Editor) put(lower Tree, c *Change, g *groups, at *cursor) error {
 	if c.Node == nil && c.LinkTo == "" {
 		return nil
 	}
-	p, _, err := e.ResolveParent(c.Path)
-	if err != nil {
-		return err
+	said, name := Split(c.Path)
+	if at.dir == nil || at.said != said || name == "" || name == "." || name == ".." {
+		at.dir = nil
+		p, _, err := e.ResolveParent(c.Path)
+		if err != nil {
+			return err
+		}
+		if err := e.clearWay(p); err != nil {
+			return err
+		}
+		if p == "" && c.LinkTo == "" {
+			return e.Put("", *c.Node)
+		}
+		at.said = said
+		at.path, name = Split(p)
 	}
-	if err := e.clearWay(p); err != nil {
-		return err
-	}
-	n := c.Node
+	p, n := Join(at.path, name), c.Node
 	if c.LinkTo != "" {
 		lp, ln, err := lower.ResolveParent(c.LinkTo)
 		if err != nil {
@@ -114,12 +152,24 @@ func (e *Editor) put(lower Tree, c *Change, g *groups) error {
 		if ln == nil || ln.Kind == Dir {
 			return fmt.Errorf("hard link to %q, which is no file", c.LinkTo)
 		}
-		g.add(ln, lp, p)
+		one := g.lower(ln, lp)
+		one.names = append(one.names, p)
 		n = ln
-	} else if n.Kind != Dir {
-		g.add(n, "", p)
+	} else if one := g.of[n]; one != nil {
+		one.names = append(one.names, p)
 	}
-	return e.Put(p, *n)
+	if at.dir == nil {
+		var err error
+		if at.dir, err = e.dirAt(at.path, &n.Mtime); err != nil {
+			return err
+		}
+	}
+	attrs, old := n.Attrs(), at.dir.edit.get(name)
+	e.putIn(at.dir, p, name, old, &attrs)
+	if old != nil && (old.Kind == Symlink || old.Kind == Dir && n.Kind != Dir) {
+		at.dir = nil // the way may have led through it
+	}
+	return nil
 }
 
 // join gives the names of a group one node: those of the layer, and, for a link
@@ -145,7 +195,7 @@ func (e *Editor) join(g *group) {
 }
 
 func sameFile(a, b *Node) bool {
-	return a.Mtime == b.Mtime && slices.Equal(a.Extents, b.Extents) && sameAttrs(a, b)
+	return a.Mtime == b.Mtime && slices.Equal(a.Extents, b.Extents) && SameAttrs(a, b)
 }
 
 // clearWay removes an ancestor of p that is neither directory nor symlink: the

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // On-disk format of a layer index, version 1. All numbers are varints (signed
@@ -35,7 +36,7 @@ var ErrCorrupt = errors.New("corrupt layer index")
 
 // Encode writes changes in the on-disk form.
 func Encode(cs Changes) []byte {
-	e := encoder{packs: map[PackID]int{}, nodes: map[*Node]int{}}
+	e := encoder{b: make([]byte, 0, 64*len(cs)), packs: map[PackID]int{}, nodes: make(map[*Node]int, len(cs))}
 	var prev string
 	for i := range cs {
 		e.change(i, &cs[i], prev)
@@ -57,10 +58,18 @@ type encoder struct {
 	b     []byte
 	packs map[PackID]int
 	order []PackID
+	last  int // the pack asked for last: mostly the next as well
 	nodes map[*Node]int
 }
 
-func (e *encoder) uint(v uint64)   { e.b = binary.AppendUvarint(e.b, v) }
+func (e *encoder) uint(v uint64) {
+	if v < 0x80 {
+		e.b = append(e.b, byte(v))
+		return
+	}
+	e.b = binary.AppendUvarint(e.b, v)
+}
+
 func (e *encoder) int(v int64)     { e.b = binary.AppendVarint(e.b, v) }
 func (e *encoder) string(s string) { e.uint(uint64(len(s))); e.b = append(e.b, s...) }
 
@@ -84,12 +93,14 @@ func (e *encoder) change(i int, c *Change, prev string) {
 		e.uint(flags)
 		return
 	}
-	if at, ok := e.nodes[c.Node]; ok {
-		e.uint(flags | flagSame)
-		e.uint(uint64(at))
-		return
+	if c.Node.Kind != Dir {
+		if at, ok := e.nodes[c.Node]; ok {
+			e.uint(flags | flagSame)
+			e.uint(uint64(at))
+			return
+		}
+		e.nodes[c.Node] = i
 	}
-	e.nodes[c.Node] = i
 	e.uint(flags | flagNode)
 	e.node(c.Node)
 }
@@ -130,13 +141,17 @@ func (e *encoder) pack(p PackID) uint64 {
 	if p == "" {
 		return 0
 	}
+	if len(e.order) > 0 && e.order[e.last] == p {
+		return uint64(e.last + 1)
+	}
 	i, ok := e.packs[p]
 	if !ok {
-		e.order = append(e.order, p)
 		i = len(e.order)
+		e.order = append(e.order, p)
 		e.packs[p] = i
 	}
-	return uint64(i)
+	e.last = i
+	return uint64(i + 1)
 }
 
 // Decode reads what Encode wrote. Anything else gives ErrCorrupt.
@@ -176,6 +191,46 @@ type decoder struct {
 	s     string
 	packs []PackID
 	err   error
+
+	// What is decoded, allocated many at a time.
+	nodes []Node
+	exts  []Extent
+	paths strings.Builder
+}
+
+const slab = 256
+
+func (d *decoder) newNode() *Node {
+	if len(d.nodes) == 0 {
+		d.nodes = make([]Node, slab)
+	}
+	n := &d.nodes[0]
+	d.nodes = d.nodes[1:]
+	return n
+}
+
+func (d *decoder) newExtents(n int) []Extent {
+	if n > slab/4 {
+		return make([]Extent, n)
+	}
+	if len(d.exts) < n {
+		d.exts = make([]Extent, slab)
+	}
+	x := d.exts[:n:n]
+	d.exts = d.exts[n:]
+	return x
+}
+
+// join returns a path made of two parts.
+func (d *decoder) join(a, b string) string {
+	if d.paths.Cap()-d.paths.Len() < len(a)+len(b) {
+		d.paths = strings.Builder{}
+		d.paths.Grow(max(64*slab, len(a)+len(b)))
+	}
+	at := d.paths.Len()
+	d.paths.WriteString(a)
+	d.paths.WriteString(b)
+	return d.paths.String()[at:]
 }
 
 func (d *decoder) fail(why string) {
@@ -186,6 +241,11 @@ func (d *decoder) fail(why string) {
 }
 
 func (d *decoder) uint() uint64 {
+	if len(d.s) > 0 && d.s[0] < 0x80 {
+		v := uint64(d.s[0])
+		d.s = d.s[1:]
+		return v
+	}
 	var v uint64
 	for i := 0; i < len(d.s) && i < binary.MaxVarintLen64; i++ {
 		c := d.s[i]
@@ -227,7 +287,7 @@ func (d *decoder) change(before Changes, c *Change, prev string) {
 		d.fail("prefix too long")
 		return
 	}
-	c.Path = prev[:shared] + d.string()
+	c.Path = d.join(prev[:shared], d.string())
 	flags := d.uint()
 	c.Opaque = flags&flagOpaque != 0
 	switch {
@@ -246,7 +306,8 @@ func (d *decoder) change(before Changes, c *Change, prev string) {
 }
 
 func (d *decoder) node() *Node {
-	n := &Node{Kind: Kind(d.uint()), Mode: uint32(d.uint()), UID: uint32(d.uint()), GID: uint32(d.uint())}
+	n := d.newNode()
+	n.Kind, n.Mode, n.UID, n.GID = Kind(d.uint()), uint32(d.uint()), uint32(d.uint()), uint32(d.uint())
 	n.Mtime = Time{Sec: d.int(), Nsec: int32(d.uint())}
 	n.Size = int64(d.uint())
 	if n.Kind == Invalid || n.Kind > BlockDevice || n.Mode > 0o7777 || n.Size < 0 || uint32(n.Mtime.Nsec) >= 1e9 {
@@ -277,7 +338,7 @@ func (d *decoder) extents(size int64) []Extent {
 	if k == 0 {
 		return nil
 	}
-	out := make([]Extent, k)
+	out := d.newExtents(k)
 	var sum int64
 	for i := range out {
 		p := d.uint()

@@ -53,7 +53,7 @@ func TestCodec(t *testing.T) {
 }
 
 func equalNodes(a, b *Node) bool {
-	return sameAttrs(a, b) && a.Mtime == b.Mtime && a.Digest == b.Digest && cmp.Equal(a.Extents, b.Extents)
+	return SameAttrs(a, b) && a.Mtime == b.Mtime && a.Digest == b.Digest && cmp.Equal(a.Extents, b.Extents)
 }
 
 func TestDecodeRefuses(t *testing.T) {

@@ -88,7 +88,7 @@ func (d *differ) dir(p string, a, b *Node) error {
 	if !changed {
 		attrs.Mtime = a.Mtime
 	}
-	if p != "" && (!sameAttrs(a, b) || attrs.Mtime != a.Mtime) {
+	if p != "" && (!SameAttrs(a, b) || attrs.Mtime != a.Mtime) {
 		d.out[p] = Change{Path: p, Node: &attrs}
 	}
 	return nil
@@ -118,21 +118,25 @@ func (d *differ) entry(p string, a, b *Node) error {
 	return nil
 }
 
-// equal compares two entries that are no directories.
-func (d *differ) equal(p string, a, b *Node) (bool, error) {
-	if !sameAttrs(a, b) || a.Mtime != b.Mtime {
+// SameEntry reports whether a layer need not hold b where a stands: it compares
+// two entries that are no directories, but for their links. same may be nil: then
+// contents that can't be told to be equal are not.
+func SameEntry(a, b *Node, same SameContent) (bool, error) {
+	if !SameAttrs(a, b) || a.Mtime != b.Mtime {
 		return false, nil
 	}
 	if a.Kind != File {
 		return true, nil
 	}
-	if eq, known := EqualContent(a, b); known {
+	if eq, known := EqualContent(a, b); known || same == nil {
 		return eq, nil
 	}
-	if d.same == nil {
-		return false, nil
-	}
-	eq, err := d.same(a, b)
+	return same(a, b)
+}
+
+// equal is SameEntry of the entries at p.
+func (d *differ) equal(p string, a, b *Node) (bool, error) {
+	eq, err := SameEntry(a, b, d.same)
 	if err != nil {
 		return false, fmt.Errorf("compare contents of %q: %w", p, err)
 	}

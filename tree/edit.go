@@ -15,12 +15,6 @@ type Editor struct {
 	loose map[*Node]bool // linked nodes that may have lost names
 }
 
-// edit is the mutable form of a directory's entries.
-type edit struct {
-	by   *Editor
-	kids map[string]*Node
-}
-
 // Edit starts an edit of t.
 func (t Tree) Edit() *Editor {
 	e := &Editor{}
@@ -36,15 +30,7 @@ func (e *Editor) Tree() Tree {
 		}
 	}
 	for _, n := range e.owned {
-		names := n.Names()
-		d := &dirents{names: names, nodes: make([]*Node, len(names))}
-		for i, name := range names {
-			d.nodes[i] = n.edit.kids[name]
-		}
-		n.dir, n.edit = d, nil
-		if len(names) == 0 {
-			n.dir = nil
-		}
+		n.dir, n.edit = n.edit.freeze(), nil
 	}
 	e.owned = nil
 	return Tree{e.root}
@@ -65,12 +51,9 @@ func (e *Editor) own(n *Node) *Node {
 		return n
 	}
 	c := n.Attrs()
-	c.edit = &edit{by: e, kids: map[string]*Node{}}
+	c.edit = &edit{by: e}
 	if n.dir != nil {
-		c.edit.kids = make(map[string]*Node, len(n.dir.names))
-		for i, name := range n.dir.names {
-			c.edit.kids[name] = n.dir.nodes[i]
-		}
+		c.edit.sorted = dirents{slices.Clone(n.dir.names), slices.Clone(n.dir.nodes)}
 	}
 	e.owned = append(e.owned, &c)
 	return &c
@@ -83,7 +66,7 @@ func (e *Editor) dirAt(p string, mtime *Time) (*Node, error) {
 	for rest := p; rest != ""; {
 		var name string
 		name, rest, _ = strings.Cut(rest, "/")
-		c := n.edit.kids[name]
+		c := n.edit.get(name)
 		switch {
 		case c == nil && mtime == nil:
 			return nil, nil
@@ -94,7 +77,7 @@ func (e *Editor) dirAt(p string, mtime *Time) (*Node, error) {
 		default:
 			c = e.own(c)
 		}
-		n.edit.kids[name] = c
+		n.edit.set(name, c)
 		n = c
 	}
 	return n, nil
@@ -119,21 +102,25 @@ func (e *Editor) Put(p string, n Node) error {
 	if err != nil {
 		return err
 	}
-	old := dir.edit.kids[name]
+	old := dir.edit.get(name)
+	e.putIn(dir, p, name, old, &n)
+	return nil
+}
+
+// putIn is Put into dir, which the edit owns, where old stands. n is not shared.
+func (e *Editor) putIn(dir *Node, p, name string, old, n *Node) {
 	if old != nil && old.Kind == Dir && n.Kind == Dir {
 		c := e.own(old)
 		n.edit = c.edit
-		*c = n
-		dir.edit.kids[name] = c
-		return nil
+		*c = *n
+		dir.edit.set(name, c)
+		return
 	}
 	e.drop(p, old)
 	if n.Kind == Dir {
-		dir.edit.kids[name] = e.own(&n)
-	} else {
-		dir.edit.kids[name] = &n
+		n = e.own(n)
 	}
-	return nil
+	dir.edit.set(name, n)
 }
 
 // Link makes p another name of the entry at target, which must exist and be no
@@ -157,15 +144,15 @@ func (e *Editor) Link(p, target string) error {
 	if err != nil {
 		return err
 	}
-	e.drop(p, dir.edit.kids[name])
-	dir.edit.kids[name] = nil // or the old entry would still count as a name
+	e.drop(p, dir.edit.get(name))
+	dir.edit.set(name, nil) // or the old entry would still count as a name
 	names := []string{target}
 	if t.links != nil {
 		names = slices.Clone(e.names(t))
 	}
 	names = append(names, p)
 	slices.SortFunc(names, Compare)
-	dir.edit.kids[name] = t
+	dir.edit.set(name, t)
 	e.regroup(t, names)
 	return nil
 }
@@ -180,7 +167,7 @@ func (e *Editor) regroup(n *Node, names []string) {
 		dirPath, name := Split(p)
 		// The directory exists: the name stands in it.
 		if dir, err := e.dirAt(dirPath, nil); err == nil && dir != nil {
-			dir.edit.kids[name] = &c
+			dir.edit.set(name, &c)
 		}
 	}
 }
@@ -199,8 +186,8 @@ func (e *Editor) Remove(p string) error {
 	if err != nil || dir == nil {
 		return err
 	}
-	e.drop(p, dir.edit.kids[name])
-	delete(dir.edit.kids, name)
+	e.drop(p, dir.edit.get(name))
+	dir.edit.remove(name)
 	return nil
 }
 

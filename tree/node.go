@@ -2,7 +2,6 @@ package tree
 
 import (
 	"slices"
-	"sort"
 	"strings"
 	"time"
 )
@@ -102,6 +101,13 @@ type dirents struct {
 	nodes []*Node
 }
 
+func (d *dirents) find(name string) *Node {
+	if i, ok := slices.BinarySearch(d.names, name); ok {
+		return d.nodes[i]
+	}
+	return nil
+}
+
 // Attrs returns a copy of n without children and hard links: what stands in a
 // layer for a directory, and what an edit starts from.
 func (n *Node) Attrs() Node {
@@ -121,27 +127,19 @@ func (n *Node) Nlink() int { return max(1, len(n.links)) }
 // Child returns the entry called name, or nil.
 func (n *Node) Child(name string) *Node {
 	if n.edit != nil {
-		return n.edit.kids[name]
+		return n.edit.get(name)
 	}
 	if n.dir == nil {
 		return nil
 	}
-	if i, ok := slices.BinarySearch(n.dir.names, name); ok {
-		return n.dir.nodes[i]
-	}
-	return nil
+	return n.dir.find(name)
 }
 
 // Names returns the sorted names of a directory's entries. The caller must not
 // change the slice.
 func (n *Node) Names() []string {
 	if n.edit != nil {
-		names := make([]string, 0, len(n.edit.kids))
-		for name := range n.edit.kids {
-			names = append(names, name)
-		}
-		sort.Strings(names)
-		return names
+		return slices.Clone(n.edit.names())
 	}
 	if n.dir == nil {
 		return nil
@@ -168,9 +166,9 @@ func SortXattrs(x []Xattr) []Xattr {
 	return x
 }
 
-// sameAttrs compares what an entry is apart from its time, its contents, its
+// SameAttrs compares what an entry is apart from its time, its contents, its
 // children and its links.
-func sameAttrs(a, b *Node) bool {
+func SameAttrs(a, b *Node) bool {
 	return a.Kind == b.Kind && a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID &&
 		a.Size == b.Size && a.Target == b.Target && a.Major == b.Major && a.Minor == b.Minor &&
 		slices.Equal(a.Xattrs, b.Xattrs)

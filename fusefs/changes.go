@@ -1,0 +1,430 @@
+package fusefs
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbuild/fbuild/tree"
+)
+
+// changes works out what the step did, in the normal form of tree.Diff, from the
+// inodes in memory: its cost follows what was looked at, whatever the base. It
+// also returns how many bytes of the spool that needs.
+func (s *step) changes() (cs tree.Changes, notes []string, live int64, err error) {
+	s.loadMovedLinks(s.rootDir, true)
+	for _, i := range s.inodes {
+		if i.file == nil {
+			continue
+		}
+		if err := i.file.dropSlack(s.spool); err != nil {
+			return nil, nil, 0, err
+		}
+		if i.nlink == 0 {
+			if err := i.file.cut(s.spool, 0, 1<<62); err != nil {
+				return nil, nil, 0, err
+			}
+		}
+	}
+	c := collector{
+		s: s, out: make([]candidate, 0, len(s.inodes)+16), linked: map[*inode]*linked{}, at: map[string]int32{}, met: map[*tree.Node]bool{},
+	}
+	if err := c.dir("", s.parent.Root(), view{i: s.rootDir}, 0); err != nil {
+		return nil, nil, 0, err
+	}
+	if err := c.groups(); err != nil {
+		return nil, nil, 0, err
+	}
+	cs, live = c.finish()
+	slices.Sort(c.notes)
+	return cs, c.notes, live, nil
+}
+
+// collector goes through the directories in memory in the order of tree.Compare.
+type collector struct {
+	s      *step
+	out    []candidate
+	notes  []string
+	nodes  []tree.Node // made a few hundred at a time
+	linked map[*inode]*linked
+	order  []*linked
+	// The parent's hard link groups that were met at a name where something else
+	// stands now, in the order of their meeting, and the candidates there.
+	met  map[*tree.Node]bool
+	meet []*tree.Node
+	at   map[string]int32
+}
+
+// candidate is an entry of the difference. Which ones are kept is known when all
+// were seen: a directory that is as it was stands there for what is below it, and
+// the names of a link group are written all or not at all.
+type candidate struct {
+	path  string
+	node  *tree.Node // nil for a whiteout
+	depth int32
+	keep  bool
+	made  bool // node belongs to nobody else
+}
+
+// linked is an inode with several names.
+type linked struct {
+	i     *inode
+	names []string
+	out   []int32      // its candidates
+	below []*tree.Node // what the parent has at each of the names
+	moved bool         // has a name that the parent has not
+	node  *tree.Node
+	kept  bool
+}
+
+// view is an entry of the tree after: an inode, or where i is nil what the parent
+// has as n, untouched but maybe moved with a directory; neither for nothing.
+type view struct {
+	i *inode
+	n *tree.Node
+}
+
+func (v view) exists() bool { return v.i != nil || v.n != nil }
+
+func (v view) isDir() bool {
+	if v.i != nil {
+		return v.i.dir != nil
+	}
+	return v.n != nil && v.n.Kind == tree.Dir
+}
+
+// base is the parent's directory that v once was, nil if there is none.
+func (v view) base() *tree.Node {
+	if v.i != nil {
+		return v.i.base
+	}
+	return v.n
+}
+
+// child is what stands in directory v as name.
+func (v view) child(name string) view {
+	if v.i != nil {
+		if c, ok := v.i.dir.kids[name]; ok {
+			return view{i: c}
+		}
+	}
+	if b := v.base(); b != nil {
+		return view{n: b.Child(name)}
+	}
+	return view{}
+}
+
+// names are those in directory v and in a that can differ.
+func (v view) names(a *tree.Node) []string {
+	var names []string
+	if v.i != nil {
+		names = sortedKids(v.i)
+	}
+	b := v.base()
+	if a == b {
+		return names // in place: the others are as they were
+	}
+	if a != nil {
+		names = append(names, a.Names()...)
+	}
+	if b != nil {
+		names = append(names, b.Names()...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// dir compares directory v at p with the parent's directory there, nil if there
+// is none.
+func (c *collector) dir(p string, a *tree.Node, v view, depth int32) error {
+	at := c.add(candidate{path: p, depth: depth, node: a})
+	changed := false
+	for _, name := range v.names(a) {
+		var below *tree.Node
+		if a != nil {
+			below = a.Child(name)
+		}
+		b := v.child(name)
+		if b.i != nil && !c.counts(b.i, p, name) {
+			b = view{}
+		}
+		if b.exists() != (below != nil) {
+			changed = true
+		}
+		if err := c.entry(tree.Join(p, name), below, b, depth+1); err != nil {
+			return err
+		}
+	}
+	if p == "" || a != nil && a == v.base() && !changed && (v.i == nil || !v.i.dirty) {
+		return nil // no layer can carry the root's attributes
+	}
+	n := c.node(v, p)
+	if a != nil {
+		if !changed {
+			n.Mtime = a.Mtime
+		}
+		if tree.SameAttrs(a, n) && n.Mtime == a.Mtime {
+			return nil
+		}
+	}
+	o := &c.out[at]
+	o.node, o.keep, o.made = n, true, true
+	return nil
+}
+
+// counts reports whether an inode enters the tree after as name in p.
+func (c *collector) counts(i *inode, p, name string) bool {
+	if i.untouched() {
+		return false
+	}
+	if i.kind == unix.S_IFSOCK {
+		c.notes = append(c.notes, fmt.Sprintf("left out socket %q: an image can't hold one", "/"+tree.Join(p, name)))
+		return false
+	}
+	return true
+}
+
+func (c *collector) add(x candidate) int32 {
+	c.out = append(c.out, x)
+	return int32(len(c.out) - 1)
+}
+
+// entry compares b at p with what the parent has there.
+func (c *collector) entry(p string, a *tree.Node, b view, depth int32) error {
+	switch {
+	case !b.exists():
+		if a != nil {
+			c.noteMet(a, p, -1)
+			c.add(candidate{path: p, depth: depth, keep: true})
+		}
+		return nil
+	case b.isDir():
+		if a != nil && a.Kind != tree.Dir {
+			c.noteMet(a, p, -1)
+			a = nil
+		}
+		if b.i == nil && b.n == a || b.i != nil && a != nil && b.i.base == a && !b.i.dirty && len(b.i.dir.kids) == 0 {
+			return nil
+		}
+		return c.dir(p, a, b, depth)
+	case b.i != nil && b.i.nlink > 1:
+		c.link(p, a, b.i, depth)
+		return nil
+	case b.i != nil && a != nil && b.i.base == a && !b.i.dirty, b.i == nil && b.n == a:
+		return nil
+	}
+	n := b.n
+	if b.i != nil {
+		n = c.node(b, p)
+	}
+	equal, err := c.equal(p, a, n)
+	if err != nil {
+		return err
+	}
+	if !equal || a.Links() != nil {
+		c.noteMet(a, p, c.add(candidate{path: p, depth: depth, node: n, keep: !equal, made: b.i != nil}))
+	}
+	return nil
+}
+
+func (c *collector) equal(p string, a, b *tree.Node) (bool, error) {
+	if a == nil || a.Kind != b.Kind {
+		return false, nil
+	}
+	equal, err := tree.SameEntry(a, b, c.s.sameContent)
+	if err != nil {
+		return false, fmt.Errorf("compare contents of %q: %w", p, err)
+	}
+	return equal, nil
+}
+
+// noteMet remembers that a group of the parent has lost the name p, to the
+// candidate at at or to nobody.
+func (c *collector) noteMet(a *tree.Node, p string, at int32) {
+	if a == nil || a.Links() == nil {
+		return
+	}
+	if at >= 0 {
+		c.at[p] = at
+	}
+	if !c.met[a] {
+		c.met[a] = true
+		c.meet = append(c.meet, a)
+	}
+}
+
+// link enters p as one of the names of i.
+func (c *collector) link(p string, a *tree.Node, i *inode, depth int32) {
+	l := c.linked[i]
+	if l == nil {
+		l = &linked{i: i}
+		c.linked[i] = l
+		c.order = append(c.order, l)
+	}
+	l.names = append(l.names, p)
+	l.below = append(l.below, a)
+	l.out = append(l.out, c.add(candidate{path: p, depth: depth}))
+	l.moved = l.moved || a == nil || a != i.base
+}
+
+// groups decides which link groups are written.
+func (c *collector) groups() error {
+	owner := map[int32]*linked{}
+	for _, l := range c.order {
+		if !l.i.dirty && !l.moved {
+			continue
+		}
+		l.node = c.node(view{i: l.i}, l.names[0])
+		for k, p := range l.names {
+			owner[l.out[k]] = l
+			c.noteMet(l.below[k], p, l.out[k])
+			equal, err := c.equal(p, l.below[k], l.node)
+			if err != nil {
+				return err
+			}
+			l.kept = l.kept || !equal || !subset(l.names, l.below[k].Links())
+		}
+	}
+	// Names of a group of the parent that no longer share a node are written, but
+	// for those of one: left alone, stacking the layer would link them again.
+	for _, a := range c.meet {
+		heir := int32(-1)
+		for _, p := range a.Links() {
+			at, ok := c.at[p]
+			l := owner[at]
+			if !ok || c.out[at].keep || l != nil && (l.kept || heir >= 0 && owner[heir] == l) {
+				continue
+			}
+			switch {
+			case heir < 0:
+				heir = at
+			case l != nil:
+				l.kept = true
+			default:
+				c.out[at].keep = true
+			}
+		}
+	}
+	for _, l := range c.order {
+		for k := 0; l.kept && k < len(l.out); k++ {
+			o := &c.out[l.out[k]]
+			o.node, o.keep, o.made = l.node, true, true
+		}
+	}
+	return nil
+}
+
+func subset(names, of []string) bool {
+	if len(names) < 2 {
+		return true
+	}
+	for _, p := range names {
+		if _, ok := slices.BinarySearchFunc(of, p, tree.Compare); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// finish keeps the ancestors of what is kept, and makes the nodes what a layer can
+// hold: whole seconds, which a foreign base's need not be (LAWS 13).
+func (c *collector) finish() (cs tree.Changes, live int64) {
+	var wanted []bool // by depth: something below the next candidate of that depth is kept
+	count := 0
+	for k := len(c.out) - 1; k >= 0; k-- {
+		o := &c.out[k]
+		for int(o.depth)+1 >= len(wanted) {
+			wanted = append(wanted, false)
+		}
+		o.keep = o.depth > 0 && (o.keep || wanted[o.depth+1])
+		wanted[o.depth+1] = false
+		if o.keep {
+			wanted[o.depth] = true
+			count++
+		}
+	}
+	cs = make(tree.Changes, 0, count)
+	spool := c.s.spool.w.ID()
+	for k := range c.out {
+		o := &c.out[k]
+		if !o.keep {
+			continue
+		}
+		n := o.node
+		if n != nil && !o.made && (n.Kind == tree.Dir || n.Mtime.Nsec != 0) {
+			n = c.copy(n.Attrs())
+		}
+		if n != nil {
+			if n.Mtime.Nsec != 0 {
+				n.Mtime = n.Mtime.Truncate()
+			}
+			live += liveIn(n, spool)
+		}
+		cs = append(cs, tree.Change{Path: o.path, Node: n})
+	}
+	for _, l := range c.order {
+		if l.kept {
+			live -= liveIn(l.node, spool) * int64(len(l.names)-1) // counted once for each name
+		}
+	}
+	return cs, live
+}
+
+func liveIn(n *tree.Node, pack tree.PackID) (sum int64) {
+	for k := range n.Extents {
+		if n.Extents[k].Pack == pack {
+			sum += n.Extents[k].Len
+		}
+	}
+	return sum
+}
+
+// newNode returns an empty node, one of many allocated at once.
+func (c *collector) newNode() *tree.Node {
+	if len(c.nodes) == 0 {
+		c.nodes = make([]tree.Node, 256)
+	}
+	n := &c.nodes[0]
+	c.nodes = c.nodes[1:]
+	return n
+}
+
+func (c *collector) copy(n tree.Node) *tree.Node {
+	to := c.newNode()
+	*to = n
+	return to
+}
+
+// node gives v the form of a tree, without the attributes that no layer may bring in.
+func (c *collector) node(v view, p string) *tree.Node {
+	if v.i == nil {
+		return c.copy(v.n.Attrs())
+	}
+	i := v.i
+	n := c.newNode()
+	c.s.node(i, n)
+	if slices.ContainsFunc(n.Xattrs, func(x tree.Xattr) bool { return stripped(x.Name) }) {
+		n.Xattrs = c.strip(i, slices.Clone(n.Xattrs), p)
+	}
+	return n
+}
+
+func (c *collector) strip(i *inode, list []tree.Xattr, p string) []tree.Xattr {
+	list = slices.DeleteFunc(list, func(x tree.Xattr) bool {
+		if !stripped(x.Name) {
+			return false
+		}
+		if i.base != nil {
+			if v, ok := i.base.Xattr(x.Name); ok && v == x.Value {
+				return false
+			}
+		}
+		c.notes = append(c.notes, fmt.Sprintf("left out xattr %s of %q: an image can't hold one", x.Name, "/"+p))
+		return true
+	})
+	if len(list) == 0 {
+		return nil
+	}
+	return list
+}
