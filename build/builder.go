@@ -132,6 +132,7 @@ type builder struct {
 	sealing chan struct{}
 	repo    *cacheRepo // nil for none
 	reports reporting
+	digests digests
 
 	background sync.WaitGroup
 	run        runner

@@ -41,6 +41,7 @@ type mountView struct {
 	layers []string // files of tree.Encode
 	at     string   // what is bound in it
 	dir    bool
+	root   int // of trace.Questions: the first bind mount is 1
 }
 
 // lookMounts finds what the mounts of a RUN hold; nil for none.
@@ -187,7 +188,17 @@ func (s *mountSet) key(run Key) Key {
 	if s == nil || len(s.list) == 0 {
 		return run
 	}
-	k := newKey("run with mounts").str(string(run)).num(uint64(len(s.list)))
+	k := newKey("run with mounts").str(string(run))
+	s.options(k, func(m *runMount) string { return m.sum })
+	return k.sum()
+}
+
+// options writes what the instruction says of the mounts, and sum's text for each.
+func (s *mountSet) options(k *keyer, sum func(m *runMount) string) {
+	if s == nil {
+		return
+	}
+	k.num(uint64(len(s.list)))
 	for _, m := range s.list {
 		k.str(m.Type).str(m.Target).str(m.ID).str(m.Sharing).num(uint64(m.Size)).num(flag(m.ReadOnly)).num(flag(m.Required))
 		env := ""
@@ -201,9 +212,8 @@ func (s *mountSet) key(run Key) Key {
 				k.num(uint64(*id))
 			}
 		}
-		k.str(m.sum)
+		k.str(sum(m))
 	}
-	return k.sum()
 }
 
 func flag(b bool) uint64 {
@@ -216,16 +226,32 @@ func flag(b bool) uint64 {
 // fill makes the views of what is bound: the bytes of local files are stored, and
 // decide about the key (LAWS 23).
 func (s *mountSet) fill(ctx context.Context) error {
-	for _, m := range s.list {
-		if m.Type != dockerfile.MountBind {
-			continue
-		}
+	for i, m := range s.binds() {
 		if err := s.makeView(ctx, m); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Target, err)
 		}
+		m.view.root = i + 1
 	}
 	return nil
 }
+
+// binds are the bind mounts, in the order of the instruction.
+func (s *mountSet) binds() []*runMount {
+	if s == nil {
+		return nil
+	}
+	var out []*runMount
+	for _, m := range s.list {
+		if m.Type == dockerfile.MountBind {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// viewAt is where the view of a bind mount has what is bound: not at the root, which
+// has no time in a difference.
+const viewAt = "mount"
 
 // makeView makes the view of what is bound, or of what a cache starts from, once.
 func (s *mountSet) makeView(ctx context.Context, m *runMount) error {
@@ -254,7 +280,7 @@ func (s *mountSet) makeView(ctx context.Context, m *runMount) error {
 			return err
 		}
 	}
-	at := "mount" // and not the root, which has no time in a difference
+	at := viewAt
 	if m.Type == dockerfile.MountCache {
 		at = "" // to be the directory itself
 	}

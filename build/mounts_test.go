@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fbuild/fbuild/dockerfile"
-	"github.com/fbuild/fbuild/exec"
 )
 
 // LAWS 25: what is mounted stands where the image's symlinks lead, inside the
@@ -51,13 +50,13 @@ func TestMountsOfARun(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newWorld(t).builder()
-			var spec exec.Spec
-			stubs, err := b.mounts(t.Context(), plant(t, tt.tree...), &dockerfile.Run{}, &served{set: &mountSet{b: b}}, &spec)
+			var p prepared
+			stubs, err := b.mounts(t.Context(), plant(t, tt.tree...), &dockerfile.Run{}, &served{set: &mountSet{b: b}}, &p)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var targets, paths []string
-			for _, m := range spec.Mounts {
+			for _, m := range p.spec.Mounts {
 				targets = append(targets, m.Target)
 			}
 			for _, s := range stubs {

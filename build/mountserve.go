@@ -28,8 +28,15 @@ type served struct {
 	secrets [][]byte    // what its output must not show
 	places  []*place
 
-	binds    []string // ids of the recorder's mounts
+	binds    []bound
 	releases []func()
+	traced   bool // the step has a trace
+}
+
+// bound is a view that the recorder serves.
+type bound struct {
+	id   string // of the recorder's mount
+	root int    // of its trace.Questions
 }
 
 // serve gets everything that the mounts need but the views: secrets, agents and
@@ -253,7 +260,7 @@ func (v *served) bind(ctx context.Context, places []*place) error {
 			return err
 		}
 		id := filepath.Base(work)
-		spec := recorder.Spec{ID: id, Layers: pl.view.layers, Stubs: pl.stubs, PackDir: b.store.Packs().Dir(), WorkDir: work}
+		spec := recorder.Spec{ID: id, Layers: pl.view.layers, Stubs: pl.stubs, PackDir: b.store.Packs().Dir(), WorkDir: work, Trace: v.traced}
 		if pl.view.at == "" { // the layers of a stage or image, which others use as well
 			spec.TreeDir = b.store.TreeDir()
 		}
@@ -261,7 +268,7 @@ func (v *served) bind(ctx context.Context, places []*place) error {
 		if err != nil {
 			return &recorderError{fmt.Errorf("mount /%s: %w", pl.target, err)}
 		}
-		v.binds = append(v.binds, id)
+		v.binds = append(v.binds, bound{id, pl.view.root})
 		pl.mount.Source = filepath.Join(root, pl.view.at)
 	}
 	return nil
@@ -271,8 +278,8 @@ func (v *served) bind(ctx context.Context, places []*place) error {
 // a bound tree broke under the command.
 func (v *served) end(ctx context.Context) error {
 	var errs []error
-	for _, id := range v.binds {
-		if err := v.rec.Abort(context.WithoutCancel(ctx), id); err != nil {
+	for _, bind := range v.binds {
+		if err := v.rec.Abort(context.WithoutCancel(ctx), bind.id); err != nil {
 			errs = append(errs, fmt.Errorf("bind mount: %w", err))
 		}
 	}

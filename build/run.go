@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/internal/reexec"
 	"github.com/fbuild/fbuild/progress"
+	"github.com/fbuild/fbuild/trace"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -50,13 +52,13 @@ func (r *stageRun) runStep(ctx context.Context, s *state, in *dockerfile.Run, st
 		return result{}, false, err
 	}
 	step.Note(r.rep.note())
-	cs, err := b.runCommand(ctx, s, in, network, mounts)
+	out, err := b.runCommand(ctx, s, in, network, mounts)
 	if err != nil {
 		unlock()
 		return result{}, false, err
 	}
 	s.key = mounts.key(run) // of the bytes that were mounted
-	return b.commit(s.key, s.fs, cs, unlock, nil), false, nil
+	return b.commit(s.key, s.fs, out.changes, unlock, nil), false, nil
 }
 
 // network chooses the mode of a RUN: its own, else the build's. Without root
@@ -77,27 +79,12 @@ func (b *builder) network(mode string) (string, error) {
 // runKey is docker's exact key: the chain below, and everything of the step that
 // a command can see.
 func (b *builder) runKey(s *state, in *dockerfile.Run, network string) Key {
-	k := newKey("run").str(string(s.key)).strs(in.Args).strs(s.scope.KeyEnv()).num(uint64(len(s.scope.Args())))
-	for _, a := range s.scope.Args() {
-		k.str(a.Key).str(a.Value)
-	}
-	k.str(s.cfg.Config.User).str(s.cfg.Config.WorkingDir).str(network).strs(b.opts.AddHosts)
-	k.str(s.cfg.OS).str(s.cfg.Architecture).str(s.cfg.Variant).str(isolationClass(b.opts.Isolation))
-	if in.Script != nil {
-		k.str(in.Script.Path).str(in.Script.Data)
-	}
-	for _, l := range b.opts.Limits {
-		k.str("limit").num(uint64(l.Resource)).num(l.Soft).num(l.Hard)
-	}
-	if b.opts.ShmSize != 0 {
-		k.str("shm").num(uint64(b.opts.ShmSize))
-	}
-	return k.sum()
+	return b.runFields(newKey("run").str(string(s.key)), s, in, network).sum()
 }
 
 // runCommand runs the step on the chosen recorder, and with --recorder=auto again on
 // the next one down the ladder if the recorder, not the command, failed.
-func (b *builder) runCommand(ctx context.Context, s *state, in *dockerfile.Run, network string, mounts *mountSet) (tree.Changes, error) {
+func (b *builder) runCommand(ctx context.Context, s *state, in *dockerfile.Run, network string, mounts *mountSet) (*ran, error) {
 	kind, err := b.run.kind(ctx, b)
 	if err != nil {
 		return nil, err
@@ -127,7 +114,7 @@ func (e *recorderError) Error() string { return "recorder: " + e.err.Error() }
 func (e *recorderError) Unwrap() error { return e.err }
 
 // runOn runs the command with one recorder and returns what it changed.
-func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfile.Run, network string, mounts *mountSet) (_ tree.Changes, err error) {
+func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfile.Run, network string, mounts *mountSet) (_ *ran, err error) {
 	step := mounts.step
 	sandbox, err := b.run.sandbox(ctx)
 	if err != nil {
@@ -146,6 +133,7 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 	if err != nil {
 		return nil, err
 	}
+	held.traced = b.tracing() && !in.Exact
 	p, err := b.prepareRun(ctx, s, in, network, held)
 	if err != nil {
 		return nil, err
@@ -161,7 +149,11 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 	spec.Root = root
 	stdout, stderr := newMasker(logWriter{step, 1}, held.secrets), newMasker(logWriter{step, 2}, held.secrets)
 	spec.Stdout, spec.Stderr = stdout, stderr
+	out := &ran{parent: p.parent}
+	spec.OnNetwork = func() { out.network = true }
+	began := time.Now()
 	err = sandbox.Run(ctx, spec)
+	out.took, out.ended = time.Since(began), time.Now()
 	stdout.flush()
 	stderr.flush()
 	if err != nil {
@@ -179,10 +171,14 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 	for _, n := range res.Notes {
 		step.Warn(n)
 	}
-	if p.extra == nil {
-		return res.Changes, nil
+	if err := out.looked(ctx, p, res, held); err != nil {
+		return nil, &recorderError{err}
 	}
-	return b.joinChanges(p.parent, p.extra, res.Changes)
+	out.changes = res.Changes
+	if p.extra != nil {
+		out.changes, err = b.joinChanges(p.parent, p.extra, res.Changes)
+	}
+	return out, err
 }
 
 // nearlyFull is how little room on the store's disk explains a failing command.
@@ -226,6 +222,7 @@ type prepared struct {
 	extra  tree.Changes // the working directory, where the image lacks it
 	mount  recorder.Spec
 	spec   exec.Spec
+	asked  []trace.Question // what preparing it looked at
 }
 
 func (b *builder) prepareRun(ctx context.Context, s *state, in *dockerfile.Run, network string, held *served) (*prepared, error) {
@@ -245,7 +242,8 @@ func (b *builder) prepareRun(ctx context.Context, s *state, in *dockerfile.Run, 
 	if dir == "" {
 		dir = "/"
 	}
-	p := &prepared{parent: t}
+	p := &prepared{parent: t, asked: askUser(t)}
+	p.asked = append(p.asked, askWorkdir(t, dir)...)
 	// Of no time: nothing of the clock may be in a layer that has no key for it.
 	if p.extra, err = b.makeWorkdir(ctx, s, dir, tree.Time{}); err != nil {
 		return nil, err
@@ -270,11 +268,14 @@ func (b *builder) prepareRun(ctx context.Context, s *state, in *dockerfile.Run, 
 		Limits: b.opts.Limits, ShmSize: b.opts.ShmSize,
 	}
 	p.spec.Env = held.environ(p.spec.Env)
-	stubs, err := b.mounts(ctx, t, in, held, &p.spec)
+	stubs, err := b.mounts(ctx, t, in, held, p)
 	if err != nil {
 		return nil, err
 	}
-	p.mount = recorder.Spec{ID: filepath.Base(work), Layers: files, Stubs: stubs, PackDir: b.store.Packs().Dir(), WorkDir: work, TreeDir: b.store.TreeDir()}
+	p.mount = recorder.Spec{
+		ID: filepath.Base(work), Layers: files, Stubs: stubs, PackDir: b.store.Packs().Dir(), WorkDir: work, TreeDir: b.store.TreeDir(),
+		Trace: held.traced,
+	}
 	return p, nil
 }
 
@@ -299,9 +300,10 @@ func runEnv(env []string, home string) []string {
 
 // mounts adds what a RUN finds mounted and returns what must exist in the tree for
 // it. Symlinks of the image are resolved inside it.
-func (b *builder) mounts(ctx context.Context, t tree.Tree, in *dockerfile.Run, held *served, spec *exec.Spec) ([]recorder.Stub, error) {
+func (b *builder) mounts(ctx context.Context, t tree.Tree, in *dockerfile.Run, held *served, p *prepared) ([]recorder.Stub, error) {
 	var stubs []recorder.Stub
 	for _, dir := range kernelDirs {
+		p.asked = append(p.asked, trace.Question{Path: dir, Kind: trace.Entry})
 		n := t.Lookup(dir)
 		if n != nil && n.Kind != tree.Dir {
 			return nil, fmt.Errorf("/%s of the image is not a directory", dir)
@@ -314,15 +316,17 @@ func (b *builder) mounts(ctx context.Context, t tree.Tree, in *dockerfile.Run, h
 	if err != nil {
 		return nil, err
 	}
-	places, more, err := plan(t, append(own, held.places...))
+	own = append(own, held.places...)
+	places, more, err := plan(t, own)
+	p.asked = append(p.asked, askPlaces(t, own, places)...)
 	if err == nil {
 		err = held.bind(ctx, places)
 	}
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range places {
-		spec.Mounts = append(spec.Mounts, p.mount)
+	for _, place := range places {
+		p.spec.Mounts = append(p.spec.Mounts, place.mount)
 	}
 	return append(stubs, more...), nil
 }

@@ -21,7 +21,10 @@ import (
 type state struct {
 	fs    *fsState
 	key   Key
-	cfg   v1.ConfigFile
+	// base names the image that the stage started from, and barrier what remote sources
+	// gave since, for the identities of later steps.
+	base, barrier Key
+	cfg           v1.ConfigFile
 	scope *dockerfile.Scope
 	// baseHistory counts the history entries of the base image, which keep their
 	// times.
@@ -120,7 +123,7 @@ func (r *stageRun) start(ctx context.Context) (*state, []dockerfile.Instruction,
 		return nil, nil, r.failed(st.Loc, st.Original, err)
 	}
 	if st.BaseName == dockerfile.Scratch && st.Context == "" {
-		s := &state{fs: &fsState{}, key: scratchKey(), cfg: emptyConfig(platform)}
+		s := &state{fs: &fsState{}, key: scratchKey(), base: scratchKey(), cfg: emptyConfig(platform)}
 		s.scope = r.scope(s)
 		return s, nil, nil
 	}
@@ -129,7 +132,7 @@ func (r *stageRun) start(ctx context.Context) (*state, []dockerfile.Instruction,
 	if err != nil {
 		return nil, nil, r.failed(st.Loc, st.Original, err)
 	}
-	s := &state{fs: bs.fs, key: bs.key, cfg: cloneConfig(bs.cfg), baseHistory: len(bs.cfg.History), startInterval: bs.startInterval}
+	s := &state{fs: bs.fs, key: bs.key, base: bs.key, cfg: cloneConfig(bs.cfg), baseHistory: len(bs.cfg.History), startInterval: bs.startInterval}
 	triggers, err := b.opts.File.ParseOnBuild(st, s.cfg.Config.OnBuild)
 	if err != nil {
 		return nil, nil, err

@@ -1,0 +1,77 @@
+package build
+
+import (
+	"github.com/fbuild/fbuild/dockerfile"
+	"github.com/fbuild/fbuild/tree"
+)
+
+// traceVersion is in every identity: it changes when questions, their answers or what
+// an identity holds do, so that a trace of another meaning is never asked.
+const traceVersion = "fbuild trace 1"
+
+// newIdentity begins the identity of a step: all that decides about its result but the
+// file systems that it looks at (LAWS 8). Results with traces are kept under it.
+func (b *builder) newIdentity(kind string, s *state) *keyer {
+	k := newKey("identity").str(traceVersion).str(kind).num(flag(b.opts.CacheTimes))
+	if b.opts.Trace == TraceStage {
+		k.str("base").str(string(s.base))
+	}
+	return k
+}
+
+// runIdentity is the identity of a RUN. Mounts enter with their options only: what is
+// bound is asked about (LAWS 7).
+func (b *builder) runIdentity(s *state, in *dockerfile.Run, network string, mounts *mountSet) Key {
+	k := b.newIdentity("run", s).str(string(s.barrier))
+	b.runFields(k, s, in, network)
+	mounts.options(k, func(m *runMount) string {
+		if m.Type == dockerfile.MountCache {
+			return m.sum // what it starts from: no trace sees that
+		}
+		return ""
+	})
+	return k.sum()
+}
+
+// runFields are those of a RUN that its exact key and its identity hold.
+func (b *builder) runFields(k *keyer, s *state, in *dockerfile.Run, network string) *keyer {
+	k.strs(in.Args).strs(s.scope.KeyEnv()).num(uint64(len(s.scope.Args())))
+	for _, a := range s.scope.Args() {
+		k.str(a.Key).str(a.Value)
+	}
+	k.str(s.cfg.Config.User).str(s.cfg.Config.WorkingDir).str(network).strs(b.opts.AddHosts)
+	k.str(s.cfg.OS).str(s.cfg.Architecture).str(s.cfg.Variant).str(isolationClass(b.opts.Isolation))
+	if in.Script != nil {
+		k.str(in.Script.Path).str(in.Script.Data)
+	}
+	for _, l := range b.opts.Limits {
+		k.str("limit").num(uint64(l.Resource)).num(l.Soft).num(l.Hard)
+	}
+	if b.opts.ShmSize != 0 {
+		k.str("shm").num(uint64(b.opts.ShmSize))
+	}
+	return k
+}
+
+// barred adds a remote source to the barrier of a stage: it is a habit to put one
+// before steps that shall run again when it changes (LAWS 6).
+func barred(barrier Key, digest string) Key {
+	return newKey("barrier").str(string(barrier)).str(digest).sum()
+}
+
+// workdirIdentity is the identity of a WORKDIR.
+func (b *builder) workdirIdentity(s *state, path string) Key {
+	return b.newIdentity("workdir", s).str(path).str(s.cfg.Config.User).str(b.epochKey()).sum()
+}
+
+// tracing says whether traces are used and kept.
+func (b *builder) tracing() bool { return b.opts.Trace != TraceOff }
+
+// chainOf are the layers of a file system whose names are known.
+func chainOf(f *fsState) []tree.Digest {
+	var out []tree.Digest
+	for _, l := range f.layers() {
+		out = append(out, l.diffID)
+	}
+	return out
+}
