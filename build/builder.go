@@ -130,7 +130,7 @@ type builder struct {
 	cancel  context.CancelCauseFunc
 	sealCtx context.Context //nolint:containedctx // of one Build; ends when the caller gives up, not when a step fails
 	sealing chan struct{}
-	repo    *cacheRepo // nil for none
+	shared  *sharedCaches // nil for none
 	reports reporting
 	digests digests
 
@@ -166,25 +166,25 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if o.Recorder == "" {
 		o.Recorder = RecorderAuto
 	}
-	repo, err := openCacheRepo(&o)
+	shared, err := openShared(&o)
 	if err != nil {
 		return nil, err
 	}
-	res, err := buildOnce(ctx, o, target, repo)
-	var lied *sharedLayerError
-	if errors.As(err, &lied) && ctx.Err() == nil {
+	for tries := shared.retries(); ; tries-- {
+		res, err := buildOnce(ctx, o, target, shared)
+		var lied *sharedLayerError
+		if !errors.As(err, &lied) || ctx.Err() != nil || tries == 0 {
+			return res, err
+		}
 		// What was done meanwhile is in the store and is found there.
-		repo.deaf.Store(true)
 		note := o.Progress.Step("[internal] note")
-		note.Warn(fmt.Sprintf("cache repository %s: %v: building without it", repo.shelf, lied))
+		note.Warn(shared.distrust(lied))
 		note.Done(nil)
-		res, err = buildOnce(ctx, o, target, repo)
 	}
-	return res, err
 }
 
 // buildOnce is one try of a build.
-func buildOnce(ctx context.Context, o Options, target *dockerfile.Stage, repo *cacheRepo) (*Result, error) {
+func buildOnce(ctx context.Context, o Options, target *dockerfile.Stage, shared *sharedCaches) (*Result, error) {
 	temp, err := o.Store.TempDir("build-")
 	if err != nil {
 		return nil, err
@@ -193,7 +193,7 @@ func buildOnce(ctx context.Context, o Options, target *dockerfile.Stage, repo *c
 	defer cancel(nil)
 	b := &builder{
 		opts: o, store: o.Store, temp: temp, cancel: cancel, sealCtx: ctx, sealing: make(chan struct{}, 1),
-		repo: repo, stages: map[*dockerfile.Stage]*stageRun{}, bases: map[string]*future[*base]{},
+		shared: shared, stages: map[*dockerfile.Stage]*stageRun{}, bases: map[string]*future[*base]{},
 		contexts: map[string]*future[*localContext]{}, notes: map[string]bool{},
 		files: map[string]*future[*httpRecord]{}, gits: map[string]*future[*remoteGit]{},
 	}
@@ -259,6 +259,9 @@ func (b *builder) build(ctx context.Context, target *dockerfile.Stage) (*Result,
 		warnings = append(warnings, dockerfile.Warning{Text: fmt.Sprintf("One or more build-args %v were not consumed", unused)})
 	}
 	res, err := b.export(ctx, final)
+	if err == nil {
+		err = b.exportCaches(ctx, final)
+	}
 	if err != nil {
 		return nil, err
 	}

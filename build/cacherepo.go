@@ -177,9 +177,9 @@ func validKey(k Key) bool {
 	return len(k) == 64 && strings.Trim(string(k), "0123456789abcdef") == ""
 }
 
-// shared asks the cache repository for an entry; every doubt is a miss, said once.
-func (b *builder) shared(ctx context.Context, kind string, key Key) (*oci.Image, sharedRecord, bool) {
-	c := b.repo
+// ask asks the cache repository for an entry; every doubt is a miss, said once.
+func (b *builder) ask(ctx context.Context, kind string, key Key) (*oci.Image, sharedRecord, bool) {
+	c := b.repo()
 	if c == nil || b.opts.NoCache || c.deaf.Load() {
 		return nil, sharedRecord{}, false
 	}
@@ -194,22 +194,23 @@ func (b *builder) shared(ctx context.Context, kind string, key Key) (*oci.Image,
 	return img, rec, err == nil && img != nil
 }
 
-// alias returns the key that the definition of a COPY --from leads to, from this
-// store or the cache repository.
-func (b *builder) alias(ctx context.Context, definition Key) (Key, bool) {
-	var key Key
-	if b.getJSON(kindAlias, string(definition), &key) {
-		return key, true
+// repo is the cache repository, nil for none.
+func (b *builder) repo() *cacheRepo {
+	if b.shared == nil {
+		return nil
 	}
-	_, rec, ok := b.shared(ctx, kindAlias, definition)
+	return b.shared.repo
+}
+
+// repoAlias is alias for the cache repository.
+func (b *builder) repoAlias(ctx context.Context, definition Key) (Key, bool) {
+	_, rec, ok := b.ask(ctx, kindAlias, definition)
 	return rec.Alias, ok
 }
 
-// adopt returns the result that another machine stored under key, if it was made
-// on the very layers that stand below now. It is not stored here: this store holds
-// what was made or read to its end here (LAWS 11).
-func (b *builder) adopt(ctx context.Context, key Key, below *fsState) (result, bool) {
-	img, rec, ok := b.shared(ctx, kindStep, key)
+// repoStep is adopt for the cache repository.
+func (b *builder) repoStep(ctx context.Context, key Key, below *fsState) (result, bool) {
+	img, rec, ok := b.ask(ctx, kindStep, key)
 	if !ok {
 		return result{}, false
 	}
@@ -228,6 +229,7 @@ func (b *builder) adopt(ctx context.Context, key Key, below *fsState) (result, b
 // share sends the result of a step to the cache repository, behind the steps. A
 // failure is a warning.
 func (b *builder) share(key Key, below *fsState, res result) {
+	b.keepStep(key, below, res)
 	if l := res.layer; l != nil && l.shared {
 		return // from there
 	}
@@ -247,6 +249,7 @@ func (b *builder) share(key Key, below *fsState, res result) {
 
 // offerAlias sends an alias to the cache repository unless it is there.
 func (b *builder) offerAlias(definition, key Key) {
+	b.keepRecord(kindAlias, string(definition))
 	b.unlessThere(definition, func() {
 		b.sendShared(definition, func(context.Context) (sharedRecord, []oci.Layer, error) {
 			return sharedRecord{Kind: kindAlias, Key: definition, Alias: key, Created: b.now().UTC()}, nil, nil
@@ -256,7 +259,7 @@ func (b *builder) offerAlias(definition, key Key) {
 
 // sendShared puts an entry into the cache repository, once it is complete.
 func (b *builder) sendShared(key Key, entry func(context.Context) (sharedRecord, []oci.Layer, error)) {
-	c := b.repo
+	c := b.repo()
 	if c == nil || c.readOnly || c.mute.Load() {
 		return
 	}
@@ -303,6 +306,7 @@ func (b *builder) sharedImage(rec sharedRecord, layers []oci.Layer) (*oci.Built,
 // offer sends a result that this store has to the cache repository unless it is
 // there, so that another machine finds all of a build and not its last steps.
 func (b *builder) offer(key Key, below *fsState, res result) {
+	b.keepStep(key, below, res)
 	if l := res.layer; l != nil && l.shared {
 		return
 	}
@@ -311,7 +315,7 @@ func (b *builder) offer(key Key, below *fsState, res result) {
 
 // unlessThere calls fn, behind the steps, if the cache repository lacks a key.
 func (b *builder) unlessThere(key Key, fn func()) {
-	c := b.repo
+	c := b.repo()
 	if c == nil || c.readOnly || c.mute.Load() {
 		return
 	}
@@ -321,20 +325,4 @@ func (b *builder) unlessThere(key Key, fn func()) {
 		}
 		return nil
 	})
-}
-
-// sharedLayerError is a layer of the cache repository that could not be had, or is
-// not what its entry says. The build starts again without the repository.
-type sharedLayerError struct{ err error }
-
-func (e *sharedLayerError) Error() string { return e.err.Error() }
-func (e *sharedLayerError) Unwrap() error { return e.err }
-
-// fetchError labels an error of fetching the layer.
-func (l *fsLayer) fetchError(ctx context.Context, err error) error {
-	err = fmt.Errorf("fetch layer %s: %w", l.desc.Digest, err)
-	if l.shared && ctx.Err() == nil {
-		return &sharedLayerError{err}
-	}
-	return err
 }

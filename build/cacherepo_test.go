@@ -115,7 +115,7 @@ func TestSharedEntryInDoubtIsAMiss(t *testing.T) {
 			b := w.builder()
 			b.opts.Platform = hostPlatform
 			b.opts.CacheRepo, b.opts.CacheTTL = "oci:"+t.TempDir(), tt.ttl
-			if b.repo, err = openCacheRepo(&b.opts); err != nil {
+			if b.shared, err = openShared(&b.opts); err != nil {
 				t.Fatal(err)
 			}
 			rec := good
@@ -129,7 +129,7 @@ func TestSharedEntryInDoubtIsAMiss(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := b.repo.shelf.put(t.Context(), string(key), img); err != nil {
+			if err := b.repo().shelf.put(t.Context(), string(key), img); err != nil {
 				t.Fatal(err)
 			}
 			res, ok := b.adopt(t.Context(), key, below)

@@ -161,7 +161,7 @@ func (b *builder) assemble(ctx context.Context, s *state, layers []*fsLayer, o O
 	var list []oci.Layer
 	for _, l := range layers {
 		ol := oci.Layer{Desc: l.desc, DiffID: l.diffID}
-		ol.Repo = b.repo.name()
+		ol.Repo = b.shared.repoName()
 		if l.src != nil {
 			ol.Repo = l.src.Repo
 		}
@@ -175,7 +175,12 @@ func (b *builder) assemble(ctx context.Context, s *state, layers []*fsLayer, o O
 		}
 		list = append(list, ol)
 	}
-	return oci.Assemble(cfg, list, oci.AssembleOptions{Annotations: b.annotations(o), DockerMediaTypes: o.DockerMediaTypes, StartInterval: s.startInterval})
+	b.keepImage(list)
+	annotations, err := b.withInline(ctx, s, b.annotations(o))
+	if err != nil {
+		return nil, err
+	}
+	return oci.Assemble(cfg, list, oci.AssembleOptions{Annotations: annotations, DockerMediaTypes: o.DockerMediaTypes, StartInterval: s.startInterval})
 }
 
 // layerOpener reads a layer's blob from the store, fetching it first where only

@@ -26,8 +26,10 @@ const parallelPulls = 3
 // way round.
 type fsLayer struct {
 	src *oci.Layer // where the blob can be fetched; nil for ours
-	// shared is set where src is the cache repository: the layer is a step's.
-	shared bool
+	// shared is set where src is a shared cache: the layer is a step's. source is that
+	// cache, nil for the cache repository; thin says that it only has the layer's name.
+	shared, thin bool
+	source       *cacheSource
 
 	// done is closed when diffID, desc, err and sealed stand.
 	done   chan struct{}

@@ -281,6 +281,7 @@ func (b *builder) reuse(ctx context.Context, key Key, below *fsState) (res resul
 	if !b.fresh(ctx) {
 		if res, ok := b.recorded(ctx, key, below); ok {
 			unlock()
+			b.keepStep(key, below, res)
 			return res, nil, nil
 		}
 		if res, ok := b.adopt(ctx, key, below); ok {

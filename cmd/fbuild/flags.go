@@ -20,6 +20,8 @@ type buildFlags struct {
 	ulimits                         []string
 	tags, args, labels, contexts    []string
 	hosts, outputs, insecure        []string
+	cacheFrom, cacheTo              []string
+	cacheKey                        string
 	noCache, pull, push, load       bool
 	quiet, check, debug, checkLayer bool
 
@@ -40,6 +42,9 @@ func (f *buildFlags) define(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.platforms, "platform", nil, "platform of the image; this host's only (default $DOCKER_DEFAULT_PLATFORM)")
 	fl.BoolVar(&f.noCache, "no-cache", false, "run every step again")
 	fl.StringArrayVar(&f.noCacheFilter, "no-cache-filter", nil, "run the steps of this stage again")
+	fl.StringArrayVar(&f.cacheFrom, "cache-from", nil, "take results from a shared cache (NAME, or type=registry|local|s3,...)")
+	fl.StringArrayVar(&f.cacheTo, "cache-to", nil, "store results in a shared cache (type=registry|local|s3|inline,mode=min|max,...)")
+	fl.StringVar(&f.cacheKey, "cache-key", "", "ed25519 key that signs entries of shared caches, or the public one of those that count")
 	fl.BoolVar(&f.pull, "pull", false, "ask the registry again for base images")
 	fl.StringVar(&f.network, "network", "default", "network of RUN: default, host or none")
 	fl.StringArrayVarP(&f.outputs, "output", "o", nil, "where the result goes (type=docker|oci|tar|local|image|registry,dest=PATH)")
@@ -87,7 +92,6 @@ type dockerFlag struct {
 const (
 	limitHint  = "limit fbuild itself: systemd-run --user --scope -p MemoryMax=2G -p CPUQuota=200% fbuild build ..., or the resources of the pod"
 	attestHint = "attestations are not made; --provenance=false and --sbom=false are accepted"
-	cacheHint  = "the store of this host is the cache; keep $XDG_DATA_HOME/fbuild, or the directory of --root, between jobs"
 )
 
 // dockerFlags are all flags of docker build and docker buildx build that
@@ -96,8 +100,6 @@ var dockerFlags = []dockerFlag{
 	{name: "allow", accept: []string{"network.host"}, hint: "RUN has the host's network anyway; more privileges than the caller has, and devices, cannot be had without a daemon"},
 	{name: "attest", accept: []string{"type=provenance,disabled=true", "type=sbom,disabled=true"}, hint: attestHint},
 	{name: "builder", accept: []string{"default"}, hint: "there is no daemon to choose: leave --builder away, and unset BUILDX_BUILDER"},
-	{name: "cache-from", hint: cacheHint},
-	{name: "cache-to", hint: cacheHint},
 	{name: "cgroup-parent", hint: "RUN stays in the cgroup of fbuild: start fbuild in the one that you want"},
 	{name: "policy", hint: "source policies are not evaluated; pin base images by digest instead"},
 	{name: "provenance", accept: []string{"false"}, hint: attestHint},

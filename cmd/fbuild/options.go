@@ -67,7 +67,13 @@ func (a *app) options(f *buildFlags, path string) (*build.Options, error) {
 		}
 		o.Tags = append(o.Tags, oci.FullName(ref))
 	}
-	return o, a.outputs(f, o)
+	if err := f.caches(o); err != nil {
+		return nil, err
+	}
+	if err := a.outputs(f, o); err != nil {
+		return nil, err
+	}
+	return o, needImage(o)
 }
 
 // checkWords checks the flags that take one of a few words.
