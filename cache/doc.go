@@ -17,6 +17,7 @@
 // On-disk format, under the root:
 //
 //	version              "fbuild store 1\n" (versionText)
+//	limit                how many bytes the store may take (limit.go)
 //	oci-layout, index.json, blobs/sha256/HEX
 //	                     an OCI image layout; the images by name are the
 //	                     manifests of index.json that carry a name

@@ -113,7 +113,7 @@ func TestIndexSocketHostile(t *testing.T) {
 			if _, err := c.Write(tt.data); err != nil {
 				t.Log(err) // it did not listen any longer
 			}
-			_ = c.(*net.UnixConn).CloseWrite() //nolint:forcetypeassert // it is one
+			_ = c.(*net.UnixConn).CloseWrite()
 			if err := c.SetReadDeadline(time.Now().Add(soon)); err != nil {
 				t.Fatal(err)
 			}

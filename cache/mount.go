@@ -178,13 +178,19 @@ func (s *Store) CacheMounts() ([]MountUsage, error) {
 		if err != nil {
 			continue // gone since it was listed
 		}
-		var info MountInfo
-		if data, err := os.ReadFile(filepath.Join(top, "info")); err == nil {
-			_ = json.Unmarshal(data, &info) // without it the mount has no name
-		}
-		out = append(out, MountUsage{ID: info.ID, Bytes: diskSize(top), LastUsed: fi.ModTime()})
+		out = append(out, MountUsage{ID: mountID(top), Bytes: diskSize(top), LastUsed: fi.ModTime()})
 	}
 	return out, nil
+}
+
+// mountID is the id of the mount at a path as its Dockerfile has it, "" where that is
+// not known.
+func mountID(top string) string {
+	var info MountInfo
+	if data, err := os.ReadFile(filepath.Join(top, "info")); err == nil {
+		_ = json.Unmarshal(data, &info) // without it the mount has no name
+	}
+	return info.ID
 }
 
 // removeMount takes the name of a cache mount that nobody uses, and then the

@@ -18,9 +18,48 @@ import (
 // PruneOptions say what may go. The zero value removes what is dangling: what
 // neither a record nor an image of index.json leads to.
 type PruneOptions struct {
-	All       bool          // everything that no image of index.json needs
-	Until     time.Duration // results not used for so long; nothing used since goes
-	KeepBytes int64         // results not used for longest, until the rest takes no more than this
+	All   bool          // everything that no image of index.json needs
+	Until time.Duration // results not used for so long; nothing used since goes
+	// KeepBytes: results not used for longest, until the store takes no more than this
+	// on the disk, or only what images and running processes need.
+	KeepBytes int64
+	// Types are the only types of things that may go, nil for all. They go whatever
+	// leads to them, unless Until or KeepBytes say which.
+	Types []PruneType
+	// Mounts are the ids of the only cache mounts that may go, nil for all.
+	Mounts []string
+}
+
+// PruneType is a type of things, as Prune tells them apart.
+type PruneType string
+
+// The types.
+const (
+	PruneResults  PruneType = "results"  // of steps: records, layers, blobs, packs
+	PruneMounts   PruneType = "mounts"   // of RUN --mount=type=cache
+	PruneContexts PruneType = "contexts" // what is known of the files of contexts
+	PruneTrees    PruneType = "trees"    // directories made for recorders that need them
+)
+
+// typeOf says which type an object is of.
+func typeOf(kind string) PruneType {
+	switch kind {
+	case objMount:
+		return PruneMounts
+	case objContext:
+		return PruneContexts
+	case objTree:
+		return PruneTrees
+	}
+	return PruneResults
+}
+
+// may says whether the options let an object go at all.
+func (p *pruning) may(key objectKey) bool {
+	if p.o.Types != nil && !slices.Contains(p.o.Types, typeOf(key.kind)) {
+		return false
+	}
+	return key.kind != objMount || p.o.Mounts == nil || slices.Contains(p.o.Mounts, mountID(p.objects[key].path))
 }
 
 // PruneReport says what went.
@@ -145,7 +184,7 @@ func (p *pruning) mark() error {
 	var old []objectKey
 	for key, obj := range p.objects {
 		switch {
-		case !obj.mtime.Before(cutoff):
+		case !obj.mtime.Before(cutoff), !p.may(key):
 			p.reach(key)
 		case key.kind == objTree, key.kind == objMount, key.kind == objContext, key.kind == objRecord && filepath.Dir(key.name) != kindTar:
 			old = append(old, key)
@@ -159,11 +198,11 @@ func (p *pruning) mark() error {
 // allow, those used last first.
 func (p *pruning) markOld(old []objectKey) {
 	limit := int64(math.MaxInt64)
-	if p.o.All || p.o.Until > 0 {
+	if p.o.All || p.o.Until > 0 || p.o.Types != nil {
 		limit = 0
 	}
 	if p.o.KeepBytes > 0 {
-		limit = p.o.KeepBytes
+		limit = max(0, p.o.KeepBytes-p.s.overhead())
 	}
 	slices.SortFunc(old, func(a, b objectKey) int {
 		return cmp.Or(p.objects[b].mtime.Compare(p.objects[a].mtime), cmp.Compare(a.name, b.name))
@@ -174,6 +213,25 @@ func (p *pruning) markOld(old []objectKey) {
 		}
 		p.reach(key)
 	}
+}
+
+// overhead is what the store takes beside its objects.
+func (s *Store) overhead() int64 {
+	sum := diskSize(s.path("index")) + diskSize(s.path("tmp"))
+	for _, dir := range []string{"", "blobs", "blobs/sha256", "packs", "contexts", "trees", "mounts"} {
+		if fi, err := lstat(s.path(dir)); err == nil {
+			sum += fi.size
+		}
+	}
+	_ = filepath.WalkDir(s.path("records"), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			if fi, err := lstat(path); err == nil {
+				sum += fi.size
+			}
+		}
+		return nil // what is gone takes no room
+	})
+	return sum
 }
 
 // reach keeps an object and what it leads to.

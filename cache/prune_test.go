@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -84,6 +85,9 @@ func TestPruneResults(t *testing.T) {
 			before, err := s.Usage(t.Context())
 			if err != nil {
 				t.Fatal(err)
+			}
+			if tt.o.KeepBytes > 1 {
+				tt.o.KeepBytes += s.overhead()
 			}
 			report, err := s.Prune(t.Context(), tt.o)
 			if err != nil {
@@ -426,5 +430,114 @@ func TestPruneDropsTreesContextsAndIndex(t *testing.T) {
 	}
 	if again := reopen(t, s); again.index.get() == nil {
 		t.Error("the index does not come back")
+	}
+}
+
+// A bound on the store is one on what du says, the index and directories included.
+func TestPruneKeepsItsBound(t *testing.T) {
+	s := open(t, t.TempDir())
+	for i := range 40 {
+		if err := hammer(s, uint64(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	age(t, s.Dir(), time.Hour)
+	s = reopen(t, s)
+	before, err := s.Usage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound := before.Total * 2 / 3
+	if _, err := s.Prune(t.Context(), PruneOptions{KeepBytes: bound}); err != nil {
+		t.Fatal(err)
+	}
+	after, err := s.Usage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.Total > bound || after.Total < bound/2 {
+		t.Errorf("store: got %d bytes of %d, want at most %d and not much less", after.Total, before.Total, bound)
+	}
+}
+
+// Trim removes nothing without a limit and below it, and keeps to it above.
+func TestTrim(t *testing.T) {
+	s := open(t, t.TempDir())
+	if n, err := s.Limit(); n != 0 || err != nil {
+		t.Errorf("limit: got %d, %v, want none", n, err)
+	}
+	for i := range 20 {
+		if err := hammer(s, uint64(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	age(t, s.Dir(), time.Hour)
+	s = reopen(t, s)
+	u, err := s.Usage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, limit := range []int64{0, u.Total + 1<<20} {
+		if err := s.SetLimit(limit); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := s.Trim(t.Context()); err != nil || r.Bytes > 0 {
+			t.Errorf("limit %d of %d: got %+v, %v, want nothing removed", limit, u.Total, r, err)
+		}
+	}
+	limit := u.Total * 3 / 4
+	if err := s.SetLimit(limit); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Trim(t.Context()); err != nil || r.Records == 0 {
+		t.Errorf("above the limit: got %+v, %v, want records removed", r, err)
+	}
+	if u, err := s.Usage(t.Context()); err != nil || u.Total > limit {
+		t.Errorf("afterwards: got %d bytes, %v, want at most %d", u.Total, err, limit)
+	}
+	if err := os.WriteFile(s.path("limit"), []byte("much\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Trim(t.Context()); err == nil {
+		t.Error("a limit that is no number: got no error")
+	}
+}
+
+// Only what is of the types and ids that are named goes.
+func TestPruneTypes(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		o    PruneOptions
+		want PruneReport // the counts only
+	}{
+		{"mounts", PruneOptions{Types: []PruneType{PruneMounts}}, PruneReport{Mounts: 2}},
+		{"one mount", PruneOptions{Types: []PruneType{PruneMounts}, Mounts: []string{"b"}}, PruneReport{Mounts: 1}},
+		{"contexts", PruneOptions{Types: []PruneType{PruneContexts}}, PruneReport{Contexts: 1}},
+		{"trees", PruneOptions{Types: []PruneType{PruneTrees}, Until: time.Minute}, PruneReport{Trees: 1}},
+		{"nothing so old", PruneOptions{Types: []PruneType{PruneMounts, PruneTrees}, Until: 100 * time.Hour}, PruneReport{}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := open(t, t.TempDir())
+			if err := hammer(s, 1); err != nil {
+				t.Fatal(err)
+			}
+			for _, id := range []string{"a", "b"} {
+				_, release, err := s.CacheMount(t.Context(), "key "+id, SharedMount, MountInfo{ID: id}, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				release()
+			}
+			if err := errors.Join(os.Mkdir(s.path("trees", "t"), 0o700), os.WriteFile(s.ContextFile("/src"), nil, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			age(t, s.Dir(), time.Hour)
+			s = reopen(t, s)
+			got, err := s.Prune(t.Context(), tt.o)
+			got.Bytes = 0
+			if d := cmp.Diff(tt.want, got); err != nil || d != "" {
+				t.Errorf("removed: %v (-want +got):\n%s", err, d)
+			}
+		})
 	}
 }

@@ -104,7 +104,10 @@ func (a *app) runBuild(ctx context.Context, f *buildFlags, o *build.Options) (_ 
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, o.Store.Close()) }()
+	defer func() {
+		a.trim(ctx, o.Store)
+		err = errors.Join(err, o.Store.Close())
+	}()
 	o.Origin = origin(o.ContextDir, f.file)
 	src, err := openSource(ctx, o, o.ContextDir, f.file)
 	if err != nil {

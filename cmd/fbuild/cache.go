@@ -13,7 +13,6 @@ import (
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
-	"github.com/fbuild/fbuild/build"
 	"github.com/fbuild/fbuild/cache"
 )
 
@@ -22,7 +21,7 @@ func (a *app) cacheCommand() *cobra.Command {
 		Use: "cache", Short: "Look after the store", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.duCommand(), a.pruneCommand(), a.verifyCommand())
+	cmd.AddCommand(a.duCommand(), a.pruneCommand(), a.limitCommand(), a.verifyCommand())
 	return cmd
 }
 
@@ -83,55 +82,6 @@ func listMounts(w io.Writer, s *cache.Store) error {
 		fmt.Fprintf(w, "%s\t%s ago\t%s\n", printable(m.ID), units.HumanDuration(time.Since(m.LastUsed)), units.BytesSize(float64(m.Bytes)))
 	}
 	return nil
-}
-
-func (a *app) pruneCommand() *cobra.Command {
-	var o cache.PruneOptions
-	var until, keep string
-	cmd := &cobra.Command{
-		Use: "prune", Short: "Remove what the store does not need", Args: noArgs,
-		Long: "Without flags, what no image and no stored result leads to is removed. What a running build uses stays.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if until != "" {
-				if o.Until, err = time.ParseDuration(until); err != nil || o.Until <= 0 {
-					return usagef("--until %q: want a time like 24h", until)
-				}
-			}
-			if keep != "" {
-				if o.KeepBytes, err = units.RAMInBytes(keep); err != nil || o.KeepBytes <= 0 {
-					return usagef("--keep %q: want a size like 10GB", keep)
-				}
-			}
-			return a.withStore(cmd.Context(), func(s *cache.Store) error { return a.prune(cmd.Context(), s, o) })
-		},
-	}
-	cmd.Flags().BoolVarP(&o.All, "all", "a", false, "remove everything that no named image needs")
-	cmd.Flags().StringVar(&until, "until", "", "remove results not used for so long (24h)")
-	cmd.Flags().StringVar(&keep, "keep", "", "remove the results not used for longest until the store is no larger (10GB)")
-	return cmd
-}
-
-func (a *app) prune(ctx context.Context, s *cache.Store, o cache.PruneOptions) error {
-	r, err := s.Prune(ctx, o)
-	if err != nil {
-		return err
-	}
-	if len(r.Leftovers) > 0 {
-		if err := build.Sweep(ctx, r.Leftovers); err != nil {
-			return fmt.Errorf("remove what a killed build left: %w", err)
-		}
-	}
-	if r.Busy > 0 {
-		fmt.Fprintf(a.stderr, "%d objects stay: a running build uses them\n", r.Busy)
-	}
-	mounts := ""
-	if r.Mounts > 0 {
-		mounts = fmt.Sprintf(", %d cache mounts", r.Mounts)
-	}
-	_, err = fmt.Fprintf(a.stdout, "Removed %d results, %d layers, %d blobs, %d packs%s: %s\n",
-		r.Records, r.Layers, r.Blobs, r.Packs, mounts, units.BytesSize(float64(r.Bytes)))
-	return err
 }
 
 // errDamaged ends verify where something is wrong.

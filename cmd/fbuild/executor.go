@@ -152,7 +152,10 @@ func (r *executorRun) run(ctx context.Context) (err error) {
 	if r.opts.Store, err = cache.Open(ctx, dir); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.opts.Store.Close()) }()
+	defer func() {
+		r.a.trim(ctx, r.opts.Store)
+		err = errors.Join(err, r.opts.Store.Close())
+	}()
 	r.opts.Progress, err = progress.New(progress.Options{Mode: progress.Plain, Out: r.log.steps()})
 	if err != nil {
 		return err
