@@ -29,7 +29,9 @@
 //	records/tar/HH/NAME  key: a pack that is the tar of a layer; value: its diffID
 //	index/               Badger: content digest -> extents (index.go)
 //	contexts/HEX         one stat cache for each build context
-//	trees/               materialised trees
+//	trees/HEX/           a layer as a directory, layer/, with the owners of one id mapping,
+//	                     and info, when it was made and what it held (package snapshot
+//	                     makes it; trees.go checks it); flocked shared by its users
 //	mounts/HEX.N/        one directory of a cache mount: data/, which RUN steps see,
 //	                     and info, whose it is; flocked by its users, shared or
 //	                     exclusively as the mount says; HEX is the SHA-256 of its key

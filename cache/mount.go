@@ -193,10 +193,10 @@ func mountID(top string) string {
 	return info.ID
 }
 
-// removeMount takes the name of a cache mount that nobody uses, and then the
-// mount: files of subordinate ids stay behind as a leftover without a name. It
-// reports whether somebody uses it.
-func (p *pruning) removeMount(obj *object) (busy bool, err error) {
+// removeDirectory takes the name of a cache mount or tree that nobody uses, so that
+// nobody finds half of it, and then the directory: files of subordinate ids stay behind
+// as a leftover without a name. It reports whether somebody uses it.
+func (p *pruning) removeDirectory(obj *object) (busy bool, err error) {
 	f, err := lockObject(obj.path)
 	if err != nil || f == nil {
 		return err == nil, ignoreNotExist(err)

@@ -305,8 +305,8 @@ func (p *pruning) removeLater(ctx context.Context) error {
 		}
 		obj := p.objects[key]
 		size := p.size(key, obj)
-		if key.kind == objMount {
-			busy, err := p.removeMount(obj)
+		if key.kind != objPack {
+			busy, err := p.removeDirectory(obj)
 			if err != nil {
 				return err
 			}
@@ -321,21 +321,14 @@ func (p *pruning) removeLater(ctx context.Context) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
-		case errors.Is(err, fs.ErrPermission):
-			p.report.Leftovers = append(p.report.Leftovers, obj.path)
-			continue
 		case err != nil:
 			return err
 		case f == nil:
 			p.report.Busy++
 			continue
 		}
-		err = os.RemoveAll(obj.path)
+		err = os.Remove(obj.path)
 		_ = f.Close() // only held
-		if errors.Is(err, fs.ErrPermission) {
-			p.report.Leftovers = append(p.report.Leftovers, obj.path)
-			continue
-		}
 		if err != nil {
 			return err
 		}

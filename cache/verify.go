@@ -22,7 +22,7 @@ type VerifyOptions struct {
 
 // Problem is one thing in the store that is not what its name says.
 type Problem struct {
-	Kind    string // record, layer, blob, pack or image
+	Kind    string // record, layer, blob, pack, tree or image
 	Name    string
 	Err     error
 	Removed bool
@@ -48,6 +48,7 @@ func (s *Store) Verify(ctx context.Context, o VerifyOptions, report func(Problem
 		{objBlob, v.blob},
 		{objLayer, v.layer},
 		{objRecord, v.record},
+		{objTree, v.tree},
 	} {
 		if err := v.pass(ctx, pass.kind, pass.check); err != nil {
 			return errors.Join(fmt.Errorf("verify: %w", err), v.set.Close())
@@ -104,6 +105,9 @@ func (v *verification) remove(key objectKey) bool {
 		return false // in use: it stays until the next time
 	}
 	defer func() { _ = f.Close() }() // only held
+	if key.kind == objTree {
+		return os.Rename(v.objects[key].path, filepath.Join(v.s.lease.dir, "trash-"+key.name)) == nil
+	}
 	return os.Remove(v.objects[key].path) == nil
 }
 

@@ -44,7 +44,7 @@ func TryOverlay(dir string) (err error) {
 		}
 	}
 	if err := tryFiles(tmp); err != nil {
-		return err
+		return elsewhere(err, dir)
 	}
 	if err := linkLowers(below(linksName), []string{below("layer")}); err != nil {
 		return err
@@ -52,12 +52,17 @@ func TryOverlay(dir string) (err error) {
 	root := below("root")
 	if err := mountOverlay(tmp, 1, root); err != nil {
 		if errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("%w: the file system of %s cannot be the upper directory of an overlayfs, as one that is an overlay itself (a container's), or one without user xattrs: choose another one with --root", err, dir)
+			return elsewhere(err, dir)
 		}
 		return err
 	}
 	err = useOverlay(root, below(upperName))
 	return errors.Join(err, unix.Unmount(root, unix.MNT_DETACH))
+}
+
+// elsewhere says what helps where the file system of dir does not do.
+func elsewhere(err error, dir string) error {
+	return fmt.Errorf("%w: the file system of %s cannot be the upper directory of an overlayfs, as one that is an overlay itself (a container's), or one without user xattrs: choose another one with --root", err, dir)
 }
 
 // tryFiles tries what a lower directory needs: whiteouts, times to the nanosecond, and

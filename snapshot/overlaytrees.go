@@ -35,10 +35,11 @@ type heldTree struct {
 	lock *os.File // nil for one of a step alone
 }
 
-// treeInfo is what stands in "info".
+// treeInfo is what stands in "info", as package cache reads it.
 type treeInfo struct {
-	Boot    string `json:"boot"`
-	Entries int    `json:"entries"`
+	Boot    string    `json:"boot"`
+	Entries int       `json:"entries"`
+	Last    time.Time `json:"last"` // the last ctime of an entry
 }
 
 // layer returns the directory of the layer that makes after out of before, "" for one
@@ -230,10 +231,11 @@ func (m *layerMaking) publish(ctx context.Context, boot string) error {
 	if err != nil {
 		return err
 	}
-	entries, err := m.make(ctx, tmp)
+	info, err := m.make(ctx, tmp)
 	if err == nil {
 		var data []byte
-		data, err = json.Marshal(treeInfo{Boot: boot, Entries: entries})
+		info.Boot = boot
+		data, err = json.Marshal(info)
 		if err == nil {
 			err = os.WriteFile(filepath.Join(tmp, "info"), data, 0o600)
 		}
@@ -249,21 +251,21 @@ func (m *layerMaking) publish(ctx context.Context, boot string) error {
 	return errors.Join(err, RemoveAll(tmp))
 }
 
-// make makes the directory at dir and returns how many entries it has.
-func (m *layerMaking) make(ctx context.Context, dir string) (int, error) {
+// make makes the directory at dir.
+func (m *layerMaking) make(ctx context.Context, dir string) (treeInfo, error) {
 	t, changed, err := layerTree(m.before.Tree, m.after.Tree)
 	if err != nil {
-		return 0, err
+		return treeInfo{}, err
 	}
 	if m.empty = !changed; m.empty {
-		return 0, os.MkdirAll(dir, 0o700)
+		return treeInfo{}, os.MkdirAll(dir, 0o700)
 	}
 	d, err := materialize(ctx, t, m.s.packs, filepath.Join(dir, "layer"), nil, MaterializeOptions{Workers: m.workers})
 	if err != nil {
-		return 0, err
+		return treeInfo{}, err
 	}
 	for p := range d.absent {
-		return 0, fmt.Errorf("make whiteout %q: %w", p, unix.EPERM)
+		return treeInfo{}, fmt.Errorf("make whiteout %q: %w", p, unix.EPERM)
 	}
-	return len(d.stamps), nil
+	return treeInfo{Entries: len(d.stamps), Last: d.last.Time()}, nil
 }
