@@ -15,6 +15,7 @@ import (
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/exec"
 	"github.com/fbuild/fbuild/oci"
+	"github.com/fbuild/fbuild/oci/layer"
 	"github.com/fbuild/fbuild/progress"
 )
 
@@ -129,7 +130,9 @@ type builder struct {
 	temp    string // this build's temporary directory, absolute
 	cancel  context.CancelCauseFunc
 	sealCtx context.Context //nolint:containedctx // of one Build; ends when the caller gives up, not when a step fails
-	sealing chan struct{}
+	sealing chan struct{}  // one entry for each layer that is being sealed
+	workers *layer.Workers // of all layers
+	frames  *frameStore
 	shared  *sharedCaches // nil for none
 	reports reporting
 	digests digests
@@ -192,7 +195,8 @@ func buildOnce(ctx context.Context, o Options, target *dockerfile.Stage, shared 
 	stepCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	b := &builder{
-		opts: o, store: o.Store, temp: temp, cancel: cancel, sealCtx: ctx, sealing: make(chan struct{}, 1),
+		opts: o, store: o.Store, temp: temp, cancel: cancel, sealCtx: ctx, sealing: make(chan struct{}, parallelSeals),
+		workers: layer.NewWorkers(), frames: newFrameStore(o.Store),
 		shared: shared, stages: map[*dockerfile.Stage]*stageRun{}, bases: map[string]*future[*base]{},
 		contexts: map[string]*future[*localContext]{}, notes: map[string]bool{},
 		files: map[string]*future[*httpRecord]{}, gits: map[string]*future[*remoteGit]{},
@@ -203,7 +207,7 @@ func buildOnce(ctx context.Context, o Options, target *dockerfile.Stage, shared 
 		cancel(err)
 	}
 	b.background.Wait()
-	err = errors.Join(b.firstError(err), b.run.close(context.WithoutCancel(ctx), b), removeTemp(temp))
+	err = errors.Join(b.firstError(err), b.frames.close(), b.run.close(context.WithoutCancel(ctx), b), removeTemp(temp))
 	b.keepReport(res, err)
 	if cerr := b.closeContexts(); cerr != nil { // the next build hashes the files again
 		b.warn("stat cache: %v", cerr)

@@ -237,17 +237,9 @@ func (b *builder) rewrite(ctx context.Context, l *fsLayer) (oci.Layer, error) {
 	if err != nil {
 		return oci.Layer{}, err
 	}
-	w, err := b.store.CreateBlob()
-	if err != nil {
-		return oci.Layer{}, err
-	}
-	defer w.Abort()
-	sealed, err := layer.Seal(ctx, w, cs, b.store.Packs(), layer.Options{ClampMtime: &clamp})
+	sealed, err := b.sealBlob(ctx, cs, layer.Options{ClampMtime: &clamp})
 	if err != nil {
 		return oci.Layer{}, fmt.Errorf("rewrite times: %w", err)
-	}
-	if _, _, err := w.Commit(sealed.Digest); err != nil {
-		return oci.Layer{}, err
 	}
 	desc, err := sealedDescriptor(sealed)
 	if err != nil {

@@ -158,22 +158,8 @@ func (b *builder) remember(ctx context.Context, key Key, below *fsState, rec ste
 
 // seal writes the layer's blob and index.
 func (l *fsLayer) seal(ctx context.Context, b *builder) error {
-	select {
-	case b.sealing <- struct{}{}:
-		defer func() { <-b.sealing }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	w, err := b.store.CreateBlob()
+	sealed, err := b.sealBlob(ctx, l.changes, layer.Options{})
 	if err != nil {
-		return err
-	}
-	defer w.Abort()
-	sealed, err := layer.Seal(ctx, w, l.changes, b.store.Packs(), layer.Options{})
-	if err != nil {
-		return err
-	}
-	if _, _, err := w.Commit(sealed.Digest); err != nil {
 		return err
 	}
 	if b.opts.Check {

@@ -94,6 +94,11 @@ func (w *BlobWriter) Write(p []byte) (int, error) {
 	return n, w.err
 }
 
+// Digest is the digest of all that was written so far.
+func (w *BlobWriter) Digest() tree.Digest {
+	return tree.Digest("sha256:" + hex.EncodeToString(w.hash.Sum(nil)))
+}
+
 // Commit makes the blob durable under its digest and returns that and the size.
 // It returns ErrDigest, and nothing is kept, where want is given and differs.
 // The writer is closed in any case.
@@ -105,7 +110,7 @@ func (w *BlobWriter) Commit(want tree.Digest) (tree.Digest, int64, error) {
 		w.Abort()
 		return "", 0, w.err
 	}
-	got := tree.Digest("sha256:" + hex.EncodeToString(w.hash.Sum(nil)))
+	got := w.Digest()
 	if want != "" && want != got {
 		w.Abort()
 		return "", 0, fmt.Errorf("commit blob %s: %w: got %s", want, ErrDigest, got)

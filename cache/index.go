@@ -16,6 +16,7 @@ import (
 // (indexserver.go), and when it ends or is killed one of them takes its place.
 //
 //	"c" + 32 bytes of content digest  ->  extents (entry.go), self-verifying
+//	"f" + 32 bytes of frame key       ->  a place in a blob (frame.go), likewise
 //	"built"                           ->  "1": every layer index of the store
 //	                                      was read into it once
 const builtKey = "built"

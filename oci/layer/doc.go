@@ -74,8 +74,14 @@ type Info struct {
 type Options struct {
 	// Compression is "gzip" (also ""), "zstd" or "uncompressed".
 	Compression string
-	// Level is the codec's own; 0 means gzip's 6 and zstd's 3.
+	// Level is the codec's own; 0 means gzip's 6 and zstd's 3, LevelNone gzip
+	// without compression.
 	Level int
+	// Workers compress; nil means some of this call's own.
+	Workers *Workers
+	// Frames, where set, are those of earlier layers. What is sealed does not
+	// depend on them (LAWS 27).
+	Frames Frames
 	// ClampMtime, where set, is the latest time that an entry may have
 	// (rewrite-timestamp with SOURCE_DATE_EPOCH).
 	ClampMtime *tree.Time
@@ -89,7 +95,16 @@ type Sealed struct {
 	TarSize   int64       // bytes of the tar
 	MediaType string
 	Notes     []string // what was left out, for people
+	Frames    []Frame  // that others may look for in the blob
+	Stats     Stats
 	// Changes are what was sealed, every file with the digest of its bytes; nodes
 	// that had none are copies. A file with more than 1 GiB of holes may have none.
 	Changes tree.Changes
+}
+
+// Stats say how a layer was compressed.
+type Stats struct {
+	Frames      int   // in all
+	Reused      int   // copied from earlier layers
+	ReusedBytes int64 // uncompressed
 }

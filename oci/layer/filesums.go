@@ -26,18 +26,20 @@ type pendingFile struct {
 	at    int64 // where its data start in the tar
 	node  *tree.Node
 	spans []span // of the file, one behind the other in the tar
+	done  func(tree.Digest)
 }
 
 func newFileSums() *fileSums { return &fileSums{of: map[*tree.Node]tree.Digest{}} }
 
 // expect says that the data of n start at offset at. It comes before they do.
-func (f *fileSums) expect(at int64, n *tree.Node, spans []span) {
+// done, if not nil, is called with the digest.
+func (f *fileSums) expect(at int64, n *tree.Node, spans []span, done func(tree.Digest)) {
 	if n.Digest != "" {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.next = append(f.next, pendingFile{at, n, slices.Clone(spans)})
+	f.next = append(f.next, pendingFile{at, n, slices.Clone(spans), done})
 }
 
 // take gets the tar, run by run.
@@ -98,7 +100,11 @@ func (f *fileSums) data(b []byte) int {
 
 func (f *fileSums) finish() {
 	f.sum.zeros(f.cur.node.Size - f.inner)
-	f.of[f.cur.node] = f.sum.end()
+	d := f.sum.end()
+	f.of[f.cur.node] = d
+	if f.cur.done != nil {
+		f.cur.done(d)
+	}
 	f.cur = nil
 }
 

@@ -150,3 +150,7 @@ func writeFile(t testing.TB, name string, b []byte) string {
 	}
 	return path
 }
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }

@@ -5,13 +5,9 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"hash/crc32"
 	"io"
-	"runtime"
-	"sync"
-	"time"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/klauspost/pgzip"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fbuild/fbuild/tree"
@@ -24,168 +20,188 @@ const (
 	mediaTar  = "application/vnd.oci.image.layer.v1.tar"
 )
 
-const (
-	gzipLevel = 6
-	zstdLevel = 3
-	// gzipBlock is compressed on its own, after the end of the block before it:
-	// its size, and not the number of cores, decides what comes out.
-	gzipBlock = 1 << 20
-	// maxGzipBlocks bounds what is under way on machines with many cores.
-	maxGzipBlocks = 8
-)
-
-// Sizes of the pipe between the tar and its hash and compression.
+// Sizes of the pipe between the tar and its hashes.
 const sealChunks, sealChunk = 8, 256 << 10
 
+// Consumers of the tar.
+const (
+	tarSum = iota
+	tarFiles
+	tarBlob // of a layer that is not compressed
+)
+
 // Seal writes cs as a deterministic tar, compressed, to blob: the same input
-// gives the same bytes, whatever the number of cores. Memory does not grow with
-// the files.
+// gives the same bytes, whatever the number of cores and whatever Frames there
+// are. Memory does not grow with the files. Each file is read once to be hashed,
+// and a large one of which there are no frames again to be compressed.
 //
 // Names of trouble and what nobody could unpack are errors (LAWS 21, 24), and so
-// are contents shorter or longer than their node says. When it fails, blob holds
-// a part that is worth nothing.
+// are contents shorter or longer than their node says, and ErrFrames. When it
+// fails, blob holds a part that is worth nothing.
+//
+// A blob with a method Digest() tree.Digest, of all that was written to it, is
+// not hashed again.
 func Seal(ctx context.Context, blob io.Writer, cs tree.Changes, c Contents, o Options) (Sealed, error) {
-	out := &blobWriter{w: blob, sum: sha256.New()}
-	z, media, err := newCompressor(out, o)
-	if err != nil {
-		return Sealed{}, err
+	s := &sealing{o: o, contents: c, out: newBlobWriter(blob), tarSum: sha256.New(), sums: newFileSums()}
+	var err error
+	if s.codec, s.media, err = codecOf(o); err == nil {
+		err = s.run(ctx, cs)
 	}
-	p := newPipe(sealChunks, sealChunk, 3)
-	diffID := sha256.New()
-	sums := newFileSums()
-	g, ctx := errgroup.WithContext(ctx)
-	w := &pipeWriter{p: p, get: func() (*chunk, error) { return p.get(ctx) }}
-	t := newTarWriter(w, c, o)
-	t.file = func(n *tree.Node, spans []span) { sums.expect(w.size, n, spans) }
-	g.Go(func() error {
-		if err := t.all(ctx, cs); err != nil {
-			return err
-		}
-		w.close()
-		return nil
-	})
-	g.Go(func() error {
-		return p.each(ctx, 0, func(b []byte) error {
-			diffID.Write(b)
-			return nil
-		})
-	})
-	g.Go(func() error { return compress(ctx, p, z, out) })
-	g.Go(func() error { return p.each(ctx, 2, sums.take) })
-	if err := g.Wait(); err != nil {
+	if err != nil {
 		return Sealed{}, fmt.Errorf("seal layer: %w", err)
 	}
 	return Sealed{
-		DiffID: digest(diffID), Digest: digest(out.sum),
-		Size: out.size, TarSize: w.size, MediaType: media, Notes: t.notes.done(),
-		Changes: sums.changes(cs),
+		DiffID: digest(s.tarSum), Digest: s.out.digest(), Size: s.out.size, TarSize: s.tarSize,
+		MediaType: s.media, Notes: s.notes, Frames: s.z.placed, Stats: s.z.stats, Changes: s.sums.changes(cs),
 	}, nil
 }
 
-// compress is the second consumer of the tar.
-func compress(ctx context.Context, p *pipe, z io.WriteCloser, out *blobWriter) error {
-	err := p.each(ctx, 1, func(b []byte) error {
-		if _, err := z.Write(b); err != nil {
-			return fmt.Errorf("compress: %w", err)
-		}
-		return out.failed()
+// codecOf returns how a layer is compressed, nil for not at all.
+func codecOf(o Options) (*frameCodec, string, error) {
+	switch o.Compression {
+	case "", "gzip":
+		c, err := newGzipCodec(o.Level)
+		return c, mediaGzip, err
+	case "zstd":
+		c, err := newZstdCodec(o.Level)
+		return c, mediaZstd, err
+	case "uncompressed":
+		return nil, mediaTar, nil
+	}
+	return nil, "", fmt.Errorf("unknown compression %q", o.Compression)
+}
+
+// sealing is one call of Seal: a goroutine that writes the tar, one that hashes
+// it, one that hashes its files, and those of the compression.
+type sealing struct {
+	o        Options
+	codec    *frameCodec
+	media    string
+	contents Contents
+	out      *blobWriter
+
+	tarSum  hash.Hash
+	tarCRC  uint32
+	tarSize int64
+	sums    *fileSums
+	notes   []string
+	z       compression
+}
+
+func (s *sealing) run(ctx context.Context, cs tree.Changes) error {
+	consumers := tarBlob
+	if s.codec == nil {
+		consumers++
+	}
+	p := newPipe(sealChunks, sealChunk, consumers)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return p.each(ctx, tarSum, func(b []byte) error {
+			s.tarSum.Write(b)
+			s.tarCRC = crc32.Update(s.tarCRC, crc32.IEEETable, b)
+			return nil
+		})
 	})
-	if err != nil {
-		out.stop(err)
+	g.Go(func() error { return p.each(ctx, tarFiles, s.sums.take) })
+	w := &pipeWriter{p: p, get: func() (*chunk, error) { return p.get(ctx) }}
+	if s.codec == nil {
+		g.Go(func() error { return p.each(ctx, tarBlob, s.out.all) })
+		g.Go(func() error { return s.plain(ctx, w, cs) })
+		return g.Wait()
 	}
-	// Closed in any case: it has goroutines.
-	if cerr := z.Close(); err == nil && cerr != nil {
-		err = fmt.Errorf("compress: %w", cerr)
+	if s.o.Workers == nil {
+		s.o.Workers = NewWorkers()
 	}
-	if err == nil {
-		err = out.failed()
+	s.z = compression{codec: s.codec, w: s.o.Workers, contents: s.contents, frames: s.o.Frames, out: s.out}
+	runs := make(chan *run, maxRuns)
+	g.Go(func() error { return s.cut(ctx, w, cs, runs) })
+	g.Go(func() error { return s.z.do(ctx, runs) })
+	err := g.Wait()
+	for left := true; left; { // of a Seal that failed
+		select {
+		case r := <-runs:
+			if left = r != nil; left && r.group != nil {
+				s.o.Workers.groups <- r.group
+			}
+		default:
+			left = false
+		}
+	}
+	if err == nil && (s.z.size != s.tarSize || s.z.crc != s.tarCRC) {
+		err = ErrFrames
 	}
 	return err
 }
 
-func newCompressor(w io.Writer, o Options) (io.WriteCloser, string, error) {
-	switch o.Compression {
-	case "", "gzip":
-		z, err := newGzip(w, o.Level)
-		return z, mediaGzip, err
-	case "zstd":
-		level := o.Level
-		if level == 0 {
-			level = zstdLevel
-		}
-		if level < 1 || level > 22 {
-			return nil, "", fmt.Errorf("seal layer: zstd has levels 1 to 22, not %d", level)
-		}
-		// The concurrency is fixed, so that nothing can depend on the machine.
-		z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)), zstd.WithEncoderConcurrency(2))
-		if err != nil {
-			return nil, "", fmt.Errorf("seal layer: %w", err)
-		}
-		return z, mediaZstd, nil
-	case "uncompressed":
-		return plainWriter{w}, mediaTar, nil
+// cut writes the tar into the pipe and cuts it into runs.
+func (s *sealing) cut(ctx context.Context, w *pipeWriter, cs tree.Changes, runs chan *run) error {
+	c := &cutter{codec: s.codec, w: s.o.Workers, out: w, sums: s.sums, runs: runs, ctx: ctx}
+	defer c.abandon()
+	t := newTarWriter(c, s.contents, s.o)
+	t.entry, t.file = c.entry, c.file
+	if err := t.all(ctx, cs); err != nil {
+		return err
 	}
-	return nil, "", fmt.Errorf("seal layer: unknown compression %q", o.Compression)
+	s.tarSize, s.notes = w.size, t.notes.done()
+	return c.close()
 }
 
-// newGzip returns a writer of one gzip member (LAWS 28) whose header has neither
-// time nor name, and no operating system.
-func newGzip(w io.Writer, level int) (io.WriteCloser, error) {
-	if level == 0 {
-		level = gzipLevel
+// plain writes the tar into the pipe.
+func (s *sealing) plain(ctx context.Context, w *pipeWriter, cs tree.Changes) error {
+	t := newTarWriter(w, s.contents, s.o)
+	t.file = func(n, _ *tree.Node, spans []span) error {
+		s.sums.expect(w.size, n, spans, nil)
+		return nil
 	}
-	if level < 1 || level > 9 {
-		return nil, fmt.Errorf("seal layer: gzip has levels 1 to 9, not %d", level)
+	if err := t.all(ctx, cs); err != nil {
+		return err
 	}
-	z, err := pgzip.NewWriterLevel(w, level)
-	if err != nil {
-		return nil, fmt.Errorf("seal layer: %w", err)
-	}
-	if err := z.SetConcurrency(gzipBlock, min(runtime.GOMAXPROCS(0), maxGzipBlocks)); err != nil {
-		return nil, fmt.Errorf("seal layer: %w", err)
-	}
-	z.ModTime = time.Unix(0, 0) // pgzip writes the zero Time as a number, not as 0
-	return z, nil
+	s.tarSize, s.notes = w.size, t.notes.done()
+	w.flush()
+	w.p.close()
+	return nil
 }
 
-type plainWriter struct{ io.Writer }
-
-func (plainWriter) Close() error { return nil }
-
-// blobWriter hashes and counts what goes into the blob. It never fails towards
-// the compressor, whose goroutines would stay behind: failed tells.
+// blobWriter counts what goes into the blob, and hashes it unless that does.
 type blobWriter struct {
 	w    io.Writer
+	own  interface{ Digest() tree.Digest }
 	sum  hash.Hash
 	size int64
+}
 
-	mu  sync.Mutex
-	err error
+func newBlobWriter(w io.Writer) *blobWriter {
+	b := &blobWriter{w: w}
+	if own, ok := w.(interface{ Digest() tree.Digest }); ok {
+		b.own = own
+	} else {
+		b.sum = sha256.New()
+	}
+	return b
 }
 
 func (b *blobWriter) Write(p []byte) (int, error) {
-	if b.failed() == nil {
+	if b.sum != nil {
 		b.sum.Write(p)
-		b.size += int64(len(p))
-		if _, err := b.w.Write(p); err != nil {
-			b.stop(fmt.Errorf("write blob: %w", err))
-		}
 	}
-	return len(p), nil
+	n, err := b.w.Write(p)
+	b.size += int64(n)
+	if err != nil {
+		return n, fmt.Errorf("write blob: %w", err)
+	}
+	return n, nil
 }
 
-func (b *blobWriter) stop(err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.err == nil {
-		b.err = err
-	}
+func (b *blobWriter) all(p []byte) error {
+	_, err := b.Write(p)
+	return err
 }
 
-func (b *blobWriter) failed() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.err
+func (b *blobWriter) digest() tree.Digest {
+	if b.own != nil {
+		return b.own.Digest()
+	}
+	return digest(b.sum)
 }
 
 // pipeWriter cuts a stream into the chunks of a pipe.
@@ -211,16 +227,16 @@ func (w *pipeWriter) Write(b []byte) (int, error) {
 		w.size += int64(k)
 		rest = rest[k:]
 		if w.cur.n == len(w.cur.b) {
-			w.p.put(w.cur)
-			w.cur = nil
+			w.flush()
 		}
 	}
 	return len(b), nil
 }
 
-func (w *pipeWriter) close() {
+// flush lets the consumers have all that was written.
+func (w *pipeWriter) flush() {
 	if w.cur != nil {
 		w.p.put(w.cur)
+		w.cur = nil
 	}
-	w.p.close()
 }

@@ -375,7 +375,7 @@ func TestSealMemory(t *testing.T) {
 	old := debug.SetGCPercent(10)
 	defer debug.SetGCPercent(old)
 	n := nodeAt(tree.File, 0o644)
-	n.Size = 96 << 20
+	n.Size, n.Extents = 96<<20, []tree.Extent{{Pack: spoolPack, Len: 96 << 20}}
 	var before, after runtime.MemStats
 	var peak uint64
 	runtime.GC()

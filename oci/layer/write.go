@@ -41,13 +41,18 @@ type tarWriter struct {
 	notes notes
 	buf   []byte
 	first map[*tree.Node]string
-	// file is told of each content before its bytes: the node and what of it is
-	// written, in order.
-	file func(n *tree.Node, spans []span)
+	// entry is told of each path before its header, and file of each content before
+	// its bytes: the node, what of it is stored (itself, or a copy without the
+	// holes that are left out), and where that lies in the file.
+	entry func(path string) error
+	file  func(n, stored *tree.Node, spans []span) error
 }
 
 func newTarWriter(w io.Writer, c Contents, o Options) *tarWriter {
-	return &tarWriter{w: w, c: c, clamp: o.ClampMtime, first: map[*tree.Node]string{}, file: func(*tree.Node, []span) {}}
+	return &tarWriter{
+		w: w, c: c, clamp: o.ClampMtime, first: map[*tree.Node]string{},
+		entry: func(string) error { return nil }, file: func(_, _ *tree.Node, _ []span) error { return nil },
+	}
 }
 
 // all writes the whole tar.
@@ -89,6 +94,9 @@ func (t *tarWriter) change(ctx context.Context, c *tree.Change, shared map[*tree
 	if err := checkPath(c.Path); err != nil {
 		return err
 	}
+	if err := t.entry(c.Path); err != nil {
+		return err
+	}
 	if c.LinkTo != "" {
 		return fmt.Errorf("it is a hard link to %q of a layer below, whose attributes are not known", c.LinkTo)
 	}
@@ -100,7 +108,7 @@ func (t *tarWriter) change(ctx context.Context, c *tree.Change, shared map[*tree
 		return t.mark(tree.Join(dir, whPrefix+name))
 	}
 	if c.Node != nil {
-		if err := t.entry(ctx, c.Path, c.Node, shared[c.Node]); err != nil {
+		if err := t.node(ctx, c.Path, c.Node, shared[c.Node]); err != nil {
 			return err
 		}
 	}
@@ -140,7 +148,7 @@ func (t *tarWriter) mark(name string) error {
 	return t.header(&h)
 }
 
-func (t *tarWriter) entry(ctx context.Context, p string, n *tree.Node, shared bool) error {
+func (t *tarWriter) node(ctx context.Context, p string, n *tree.Node, shared bool) error {
 	h := header{name: p, mode: n.Mode & 0o7777, uid: n.UID, gid: n.GID, mtime: t.mtime(n)}
 	var err error
 	if h.xattrs, err = t.xattrs(p, n); err != nil {
@@ -221,8 +229,11 @@ func (t *tarWriter) regular(ctx context.Context, h *header, n *tree.Node) error 
 		if err := t.header(h); err != nil {
 			return err
 		}
-		if n.Size > 0 {
-			t.file(n, []span{{0, n.Size}})
+		if n.Size == 0 {
+			return nil
+		}
+		if err := t.file(n, n, []span{{0, n.Size}}); err != nil {
+			return err
 		}
 		return t.contents(ctx, n)
 	}
@@ -234,9 +245,11 @@ func (t *tarWriter) regular(ctx context.Context, h *header, n *tree.Node) error 
 	if err := t.bytes(table); err != nil {
 		return err
 	}
-	t.file(n, l.spans)
 	part := n.Attrs()
 	part.Extents, part.Size, part.Digest = l.data, l.stored, ""
+	if err := t.file(n, &part, l.spans); err != nil {
+		return err
+	}
 	return t.contents(ctx, &part)
 }
 

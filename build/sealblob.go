@@ -1,0 +1,55 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/fbuild/fbuild/oci/layer"
+	"github.com/fbuild/fbuild/tree"
+)
+
+// parallelSeals is how many layers are sealed at once. What takes memory, the
+// compression, they share.
+const parallelSeals = 4
+
+// sealBlob writes changes as a layer blob into the store. The blob does not depend
+// on what the store holds, only the time it takes does (LAWS 27).
+func (b *builder) sealBlob(ctx context.Context, cs tree.Changes, o layer.Options) (layer.Sealed, error) {
+	select {
+	case b.sealing <- struct{}{}:
+		defer func() { <-b.sealing }()
+	case <-ctx.Done():
+		return layer.Sealed{}, context.Cause(ctx)
+	}
+	o.Workers = b.workers
+	if b.frames != nil {
+		o.Frames = b.frames
+	}
+	sealed, err := b.sealOnce(ctx, cs, o)
+	if errors.Is(err, layer.ErrFrames) {
+		b.warn("cache: a frame of an earlier layer is not what it was, or a content: compressing everything anew")
+		o.Frames = nil
+		sealed, err = b.sealOnce(ctx, cs, o)
+	}
+	if err == nil && b.frames != nil {
+		b.frames.add(sealed)
+	}
+	return sealed, err
+}
+
+func (b *builder) sealOnce(ctx context.Context, cs tree.Changes, o layer.Options) (layer.Sealed, error) {
+	w, err := b.store.CreateBlob()
+	if err != nil {
+		return layer.Sealed{}, err
+	}
+	defer w.Abort()
+	sealed, err := layer.Seal(ctx, w, cs, b.store.Packs(), o)
+	if err != nil {
+		return layer.Sealed{}, err
+	}
+	if _, _, err := w.Commit(sealed.Digest); err != nil {
+		return layer.Sealed{}, fmt.Errorf("seal layer: %w", err)
+	}
+	return sealed, nil
+}
