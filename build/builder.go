@@ -130,8 +130,8 @@ type builder struct {
 	temp    string // this build's temporary directory, absolute
 	cancel  context.CancelCauseFunc
 	sealCtx context.Context //nolint:containedctx // of one Build; ends when the caller gives up, not when a step fails
-	sealing chan struct{}  // one entry for each layer that is being sealed
-	workers *layer.Workers // of all layers
+	sealing chan struct{}   // one entry for each layer that is being sealed
+	workers *layer.Workers  // of all layers
 	frames  *frameStore
 	shared  *sharedCaches // nil for none
 	reports reporting
