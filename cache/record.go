@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"strings"
 
@@ -148,4 +149,20 @@ func (s *Store) DeleteRecord(kind, key string) error {
 		return fmt.Errorf("delete record %s %s: %w", kind, key, err)
 	}
 	return nil
+}
+
+// Records yields the records of a kind that verify, in no order. They do not count as
+// used.
+func (s *Store) Records(kind string) iter.Seq2[string, Record] {
+	return func(yield func(string, Record) bool) {
+		if checkKind(kind) != nil {
+			return
+		}
+		for name := range s.recordFiles(kind) {
+			key, r, err := readRecord(name, kind)
+			if err == nil && !yield(key, r) {
+				return
+			}
+		}
+	}
 }
