@@ -252,6 +252,7 @@ func (b *builder) build(ctx context.Context, target *dockerfile.Stage) (*Result,
 	if err != nil {
 		return nil, err
 	}
+	b.reports.final = final
 	warnings, err := b.opts.File.Report(b.scopes...)
 	if b.opts.lint || b.planning() {
 		return &Result{Warnings: warnings}, nil

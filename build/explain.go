@@ -32,7 +32,9 @@ func Detail(s *cache.Store, reports []Report, i int) StepDetail {
 	step := reports[0].Steps[i]
 	d := StepDetail{Changed: step.Changed(), Entries: step.Entries, Bytes: step.Bytes}
 	d.Total = max(len(d.Changed), step.Total-len(step.Differences)+len(d.Changed))
-	d.Wrote = layerOf(s, step.Layer)
+	if d.Wrote = step.changes; d.Wrote == nil {
+		d.Wrote = layerOf(s, step.Layer)
+	}
 	if d.Wrote != nil {
 		d.Entries, d.Bytes = changesSize(d.Wrote)
 	}

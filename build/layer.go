@@ -25,7 +25,8 @@ const parallelPulls = 3
 // start and its changes when somebody asks; one that this build made the other
 // way round.
 type fsLayer struct {
-	src *oci.Layer // where the blob can be fetched; nil for ours
+	planned bool       // nobody made it: see Plan
+	src     *oci.Layer // where the blob can be fetched; nil for ours
 	// shared is set where src is a shared cache: the layer is a step's. source is that
 	// cache, nil for the cache repository; thin says that it only has the layer's name.
 	shared, thin bool

@@ -33,6 +33,9 @@ func Plan(ctx context.Context, o Options) (*Report, error) {
 // planned is where a plan leaves its report.
 type planned struct{ report Report }
 
+// WhyBelow is why most steps of a plan may run.
+const WhyBelow = "a step below it runs"
+
 // errPlanned ends a stage of a plan: what follows depends on a step that would run.
 var errPlanned = errors.New("this is a plan, and nothing is run")
 
@@ -101,7 +104,7 @@ func (b *builder) plannedResult(key Key, cs tree.Changes) result {
 	if len(cs) == 0 {
 		return result{}
 	}
-	l := &fsLayer{done: make(chan struct{}), changes: cs, loaded: true}
+	l := &fsLayer{done: make(chan struct{}), changes: cs, loaded: true, planned: true}
 	l.diffID = tree.Digest("sha256:" + string(newKey("planned").str(string(key)).sum()))
 	close(l.done)
 	return result{layer: l}

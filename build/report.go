@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/fbuild/fbuild/trace"
+	"github.com/fbuild/fbuild/tree"
 )
 
 // The verdicts on a step.
@@ -56,6 +57,8 @@ type StepReport struct {
 	Identity    string        `json:",omitempty"`
 	Layer       string        `json:",omitempty"` // diffID, "" where nothing changed
 	Error       string        `json:",omitempty"` // of the step that failed
+
+	changes tree.Changes // of a planned step, whose layer nobody made
 }
 
 // ReportPart is one part of a step's identity.
@@ -78,7 +81,10 @@ type Report struct {
 	Error      string        `json:",omitempty"`
 	Setup      ReportSetup   `json:",omitempty"`
 	Stages     int           `json:",omitempty"` // of the Dockerfile
-	Steps      []StepReport  `json:",omitempty"` // in the order of the Dockerfile
+	// Config is a digest of all that makes the image but times: equal ones are of equal
+	// images. "" where a layer is not known.
+	Config string       `json:",omitempty"`
+	Steps  []StepReport `json:",omitempty"` // in the order of the Dockerfile
 }
 
 // ReportSetup is how the build was called, as far as a later plan needs it.

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/exec"
 	"github.com/fbuild/fbuild/fetch"
@@ -31,7 +33,7 @@ const (
 	keepBytes     = 512 << 10 // of all; a record has room for twice as much
 )
 
-func reportKey(dockerfile string) string { return string(newKey("report").str(dockerfile).sum()) }
+func reportKey(dockerfile string) string { return string(newKey("report 2").str(dockerfile).sum()) }
 
 // keptReport is an entry of the record.
 type keptReport struct{ target, data []byte }
@@ -138,6 +140,7 @@ func (b *builder) report(res *Result, failed error) Report {
 		Dockerfile: o.Origin.Dockerfile, Target: o.Target, Version: o.Origin.Version, Began: b.reports.began,
 		Took: time.Since(b.reports.began), Platform: o.Platform.String(), Setup: b.setup(), Stages: len(o.File.Stages), Steps: b.reports.finish(),
 	}
+	r.Config = b.configDigest(b.reports.final)
 	if res != nil {
 		r.ImageID, r.Names = res.ImageID, res.Names
 	}
@@ -155,6 +158,35 @@ func (b *builder) report(res *Result, failed error) Report {
 		r.Error = failed.Error()
 	}
 	return r
+}
+
+// configDigest names an image without its times; "" where a layer is planned or failed.
+func (b *builder) configDigest(s *state) string {
+	if s == nil {
+		return ""
+	}
+	cfg := cloneConfig(s.cfg)
+	for i := range cfg.History {
+		cfg.History[i].Created = v1.Time{}
+	}
+	cfg.Created = v1.Time{}
+	data, err := json.Marshal(cfg)
+	if err != nil {
+		return ""
+	}
+	k := newKey("report config").str(string(data))
+	for _, l := range s.fs.layers() {
+		select {
+		case <-l.done:
+		default:
+			return ""
+		}
+		if l.err != nil || l.planned {
+			return ""
+		}
+		k.str(string(l.diffID))
+	}
+	return string(k.sum())
 }
 
 // setup is how the build was called.

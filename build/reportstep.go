@@ -28,6 +28,8 @@ type reporting struct {
 	steps []*reportedStep
 	bases map[string]bool
 
+	final *state // of the target, nil until it is there
+
 	once     sync.Once
 	previous []Report // of this Dockerfile and target, the newest first
 }
@@ -352,6 +354,11 @@ func (r *reporting) finish() []StepReport {
 func (rep *reportedStep) sealed() {
 	l := rep.layer
 	if l == nil {
+		return
+	}
+	if l.planned {
+		rep.changes = l.changes
+		rep.Entries, rep.Bytes = changesSize(l.changes)
 		return
 	}
 	select {

@@ -19,13 +19,13 @@ import (
 // state is where a stage stands: a file system, the key that names it, and the
 // image configuration so far.
 type state struct {
-	fs    *fsState
-	key   Key
+	fs  *fsState
+	key Key
 	// base names the image that the stage started from, and barrier what remote sources
 	// gave since, for the identities of later steps.
 	base, barrier Key
 	cfg           v1.ConfigFile
-	scope *dockerfile.Scope
+	scope         *dockerfile.Scope
 	// baseHistory counts the history entries of the base image, which keep their
 	// times.
 	baseHistory   int
@@ -94,7 +94,7 @@ func (r *stageRun) run(ctx context.Context) (*state, error) {
 	for i, in := range all {
 		if err := r.instruction(ctx, s, in); err != nil {
 			if r.b.planning() && ctx.Err() == nil {
-				r.restMay(s, all[i+1:], "a step below it runs")
+				r.restMay(s, all[i+1:], WhyBelow)
 			}
 			return nil, err
 		}

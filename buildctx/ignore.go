@@ -94,3 +94,19 @@ func (g *ignorer) mayReinclude(dir string) bool {
 	}
 	return false
 }
+
+// Excluder returns what tells whether an ignore file leaves a path out of the context.
+func Excluder(data []byte) (func(p string) (bool, error), error) {
+	g, err := parseIgnore("ignore file", data)
+	if err != nil {
+		return nil, err
+	}
+	return func(p string) (bool, error) {
+		if len(g.matcher.Patterns()) == 0 {
+			return false, nil
+		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.matcher.MatchesOrParentMatches(p)
+	}, nil
+}

@@ -114,4 +114,3 @@ func inlineArg(args []string) bool {
 	}
 	return false
 }
-

@@ -35,14 +35,14 @@ type jsonStep struct {
 	ChangedTotal int          `json:"changedTotal,omitempty"`
 	Inputs       []string     `json:"inputs,omitempty"`
 	Source       string       `json:"source,omitempty"`
-	Spent        float64      `json:"seconds"`               // on the step, in this build
+	Spent        float64      `json:"seconds,omitempty"`     // on the step, in this build
 	Took         float64      `json:"tookSeconds,omitempty"` // of the command, when it ran
 	Ran          *time.Time   `json:"ran,omitempty"`
 	UsedNetwork  bool         `json:"usedNetwork,omitempty"`
 	NoTrace      string       `json:"noTrace,omitempty"`
 	Looked       *jsonLooked  `json:"looked,omitempty"`
-	Entries      int          `json:"entries"`
-	Bytes        int64        `json:"bytes"`
+	Entries      int          `json:"entries,omitempty"`
+	Bytes        int64        `json:"bytes,omitempty"`
 	Layer        string       `json:"layer,omitempty"`
 	Key          string       `json:"key,omitempty"`
 	Error        string       `json:"error,omitempty"`

@@ -56,6 +56,9 @@ func run(args []string) int {
 		return exitInterrupted
 	}
 	text, hint, code := explain(err)
+	if errors.Is(err, errAffected) { // an answer
+		return code
+	}
 	fmt.Fprintln(os.Stderr, "fbuild: error:", printable(text))
 	if hint != "" {
 		fmt.Fprintln(os.Stderr, "fbuild: hint:", printable(hint))

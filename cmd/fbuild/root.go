@@ -57,7 +57,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	cmd.SetErr(stderr)
 	cmd.SetFlagErrorFunc(flagError)
 	cmd.PersistentFlags().StringVar(&a.root, "root", "", "directory of the store (default $FBUILD_ROOT, else $XDG_DATA_HOME/fbuild)")
-	cmd.AddCommand(a.buildCommand(), a.cacheCommand(), a.doctorCommand(), a.executorCommand(), a.versionCommand(), a.explainCommand(), a.whyCommand())
+	cmd.AddCommand(a.buildCommand(), a.cacheCommand(), a.doctorCommand(), a.executorCommand(), a.versionCommand(), a.explainCommand(), a.whyCommand(), a.affectedCommand())
 	cmd.AddCommand(a.dockerCommands()...)
 	return cmd
 }
