@@ -286,12 +286,13 @@ func (e *exporting) layered(it *sharedItem) bool {
 // send brings the blobs that the place lacks and returns them.
 func (e *exporting) send(ctx context.Context, old *sharedList) ([]v1.Descriptor, error) {
 	todo := map[v1.Hash]oci.Blob{}
+	doubt := e.b.shared.doubt.Load() // it may be this cache that lacks what it lists
 	for i := range e.items {
 		it := &e.items[i]
-		if it.blob != nil && !old.present[it.Blob.Digest] {
+		if it.blob != nil && (doubt || !old.present[it.Blob.Digest]) {
 			todo[it.Blob.Digest] = *it.blob
 		}
-		if e.layered(it) && !old.present[it.Layer.Digest] {
+		if e.layered(it) && (doubt || !old.present[it.Layer.Digest]) {
 			todo[it.Layer.Digest] = e.layerBlob(it)
 		}
 	}

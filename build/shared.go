@@ -24,6 +24,7 @@ type sharedCaches struct {
 	// whole is set when a layer was needed that no cache has, because it stored the
 	// image's only: results without their layers are no results then.
 	whole atomic.Bool
+	doubt atomic.Bool // a layer was gone or false
 }
 
 // openShared opens what the options name. Nothing is asked yet.
@@ -64,6 +65,7 @@ func (s *sharedCaches) distrust(err *sharedLayerError) string {
 		return fmt.Sprintf("%v: the steps whose layers were not stored (mode=min) are done anew", err)
 	case err.source != nil:
 		err.source.off.Store(true)
+		s.doubt.Store(true)
 		return fmt.Sprintf("cache %s: %v: building without it", err.source.place, err)
 	}
 	s.repo.deaf.Store(true)

@@ -202,7 +202,7 @@ func (m *manifestDoc) doc() (doc *v1.Descriptor, blobs []v1.Descriptor) {
 	return nil, nil
 }
 
-// pack compresses a record or index. The same bytes give the same.
+// packValue compresses a record or index. The same bytes give the same.
 func packValue(data []byte) ([]byte, error) {
 	w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault))
 	if err != nil {
@@ -213,18 +213,20 @@ func packValue(data []byte) ([]byte, error) {
 }
 
 // unpackValue reads what anybody may have written.
-func unpackValue(r io.Reader) ([]byte, error) {
-	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxSharedValue), zstd.WithDecoderMaxWindow(64<<20))
+func unpackValue(r io.Reader) ([]byte, error) { return unpackAtMost(r, maxSharedValue) }
+
+func unpackAtMost(r io.Reader, limit int64) ([]byte, error) {
+	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(limit)), zstd.WithDecoderMaxWindow(64<<20))
 	if err != nil {
 		return nil, fmt.Errorf("unpack: %w", err)
 	}
 	defer z.Close()
-	data, err := io.ReadAll(io.LimitReader(z, maxSharedValue+1))
+	data, err := io.ReadAll(io.LimitReader(z, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("unpack: %w", err)
 	}
-	if len(data) > maxSharedValue {
-		return nil, fmt.Errorf("unpack: more than %d bytes", maxSharedValue)
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("unpack: more than %d bytes", limit)
 	}
 	return data, nil
 }
