@@ -66,7 +66,7 @@ var recorders = []string{"fuse", "overlay", "walk"}
 // leg more, with overlay.
 var (
 	covering = []string{"fuse", "walk"}
-	overlaid = []string{"run_layers.txtar", "run_mount_bind.txtar", "build_copy.txtar"}
+	overlaid = []string{"run_layers.txtar", "run_mount_bind.txtar", "TestFullDisk", "TestLaw12EndOfRun", "a_RUN_that_writes"}
 )
 
 // legs is the covering matrix of a test, by its name: both users, and the covering
