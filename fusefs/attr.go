@@ -46,7 +46,7 @@ func (s *step) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 	s.changed(i)
 	s.setOwner(i, in)
 	if mode, ok := in.GetMode(); ok {
-		i.mode = mode
+		i.chmod(mode)
 	}
 	if in.Valid&fuse.FATTR_SIZE != 0 {
 		i.mtime = i.ctime

@@ -45,7 +45,7 @@ func (s *step) FsyncDir(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return fus
 func (s *step) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c, st := s.make(&in.InHeader, name, unix.S_IFREG, in.Mode)
+	c, st := s.make(&in.InHeader, name, unix.S_IFREG, in.Mode, in.Umask)
 	if st != fuse.OK {
 		return st
 	}
@@ -63,7 +63,7 @@ func (s *step) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut
 	if st != fuse.OK {
 		return st
 	}
-	c := s.newIn(d, in.Owner, unix.S_IFREG, in.Mode)
+	c := s.newIn(d, in.Owner, unix.S_IFREG, in.Mode, in.Umask)
 	c.nlink = 0
 	return s.entry(c, &out.EntryOut)
 }

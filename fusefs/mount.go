@@ -53,7 +53,8 @@ func (s *step) mountOptions() *fuse.MountOptions {
 		Logger:               log.New(io.Discard, "", 0), // it names requests that are answered with ENOSYS
 		DisableReadDirPlus:   true,
 		EnableSymlinkCaching: true,
-		ExtraCapabilities:    fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
+		ExtraCapabilities:    fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT,
+		EnableAcl:            true,
 		// AUTO_INVAL_DATA stays: until 6.19 a direct write did not drop what a read
 		// that raced with it had put into the page cache; the new mtime does.
 		DisabledCapabilities: fuse.CAP_PASSTHROUGH | fuse.CAP_ATOMIC_O_TRUNC,

@@ -25,7 +25,7 @@ func nameable(name string) fuse.Status {
 }
 
 // make enters a new inode as name in the directory that h names.
-func (s *step) make(h *fuse.InHeader, name string, kind, mode uint32) (*inode, fuse.Status) {
+func (s *step) make(h *fuse.InHeader, name string, kind, mode, umask uint32) (*inode, fuse.Status) {
 	if st := nameable(name); st != fuse.OK {
 		return nil, st
 	}
@@ -41,29 +41,31 @@ func (s *step) make(h *fuse.InHeader, name string, kind, mode uint32) (*inode, f
 		return nil, fuse.Status(unix.EEXIST)
 	}
 	s.sawName(d, name, nil)
-	c := s.newIn(d, h.Owner, kind, mode)
+	c := s.newIn(d, h.Owner, kind, mode, umask)
 	d.attach(name, c)
 	s.touched(d)
 	return c, fuse.OK
 }
 
 // newIn makes an inode that belongs into d, without a name yet: a directory
-// with the setgid bit gives its group.
-func (s *step) newIn(d *inode, owner fuse.Owner, kind, mode uint32) *inode {
+// with the setgid bit gives its group, one with a default ACL that.
+func (s *step) newIn(d *inode, owner fuse.Owner, kind, mode, umask uint32) *inode {
 	if d.mode&unix.S_ISGID != 0 {
 		owner.Gid = d.gid
 		if kind == unix.S_IFDIR {
 			mode |= unix.S_ISGID
 		}
 	}
-	return s.newInode(kind, mode, owner)
+	c := s.newInode(kind, mode, owner)
+	c.inherit(d, umask)
+	return c
 }
 
 // Mkdir is mkdir(2).
 func (s *step) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c, st := s.make(&in.InHeader, name, unix.S_IFDIR, in.Mode)
+	c, st := s.make(&in.InHeader, name, unix.S_IFDIR, in.Mode, in.Umask)
 	if st != fuse.OK {
 		return st
 	}
@@ -81,7 +83,7 @@ func (s *step) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c, st := s.make(&in.InHeader, name, kind, in.Mode)
+	c, st := s.make(&in.InHeader, name, kind, in.Mode, in.Umask)
 	if st != fuse.OK {
 		return st
 	}
@@ -95,7 +97,7 @@ func (s *step) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string,
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c, st := s.make(h, name, unix.S_IFLNK, 0o777)
+	c, st := s.make(h, name, unix.S_IFLNK, 0o777, 0)
 	if st != fuse.OK {
 		return st
 	}

@@ -24,11 +24,10 @@ func without(list []tree.Xattr, name string) []tree.Xattr {
 	return list
 }
 
-// hidden tells which attributes a RUN can't use: the kernel refuses POSIX ACLs
-// on a FUSE mount of a user namespace, and labels of security modules are the
-// host's. What the parent has is kept.
+// hidden tells which attributes a RUN can't use: labels of security modules are the
+// host's, and "system." is the kernel's own. What the parent has is kept.
 func hidden(name string) bool {
-	return strings.HasPrefix(name, "system.") || strings.HasPrefix(name, "security.") && name != capability
+	return strings.HasPrefix(name, "system.") && name != accessACL && name != defaultACL || strings.HasPrefix(name, "security.") && name != capability
 }
 
 // stripped tells which attributes a layer must not bring in: overlayfs would
@@ -112,11 +111,13 @@ func (s *step) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, val
 	case in.Flags&unix.XATTR_REPLACE != 0 && !there:
 		return fuse.ENOATTR
 	}
-	if name == capability {
+	switch name {
+	case capability:
 		value = version2(value)
+	case accessACL, defaultACL:
+		return s.setACL(i, name, value, in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0)
 	}
-	list := append(make([]tree.Xattr, 0, len(rest)+1), rest...)
-	list = tree.SortXattrs(append(list, tree.Xattr{Name: name, Value: string(value)}))
+	list := with(rest, name, string(value))
 	if len(nameList(list)) > maxXattr {
 		return fuse.Status(unix.ENOSPC)
 	}

@@ -79,7 +79,7 @@ func readXattrs(dirfd int, name string) (kept []tree.Xattr, stripped []string, e
 		switch {
 		case key == "", strings.HasPrefix(key, "security.") && key != capability:
 			continue
-		case strings.HasPrefix(key, "system."), strings.HasPrefix(key, "user.overlay."), strings.HasPrefix(key, "trusted.overlay."):
+		case strings.HasPrefix(key, "system.") && !posixACL(key), strings.HasPrefix(key, "user.overlay."), strings.HasPrefix(key, "trusted.overlay."):
 			stripped = append(stripped, key)
 			continue
 		}
@@ -93,6 +93,12 @@ func readXattrs(dirfd int, name string) (kept []tree.Xattr, stripped []string, e
 		kept = append(kept, tree.Xattr{Name: key, Value: string(value)})
 	}
 	return tree.SortXattrs(kept), stripped, nil
+}
+
+// posixACL tells which of the kernel's own attributes a layer keeps: their ids are
+// those of whoever reads them.
+func posixACL(key string) bool {
+	return key == "system.posix_acl_access" || key == "system.posix_acl_default"
 }
 
 // capabilityV2 takes the id of a user namespace's root out of file capabilities:

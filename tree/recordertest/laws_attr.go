@@ -1,6 +1,7 @@
 package recordertest
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -146,6 +147,25 @@ func xattrLaws() []law {
 			want: "d0755 0:0 T etc\n-0644 0:0 T 6 etc/motd " + capWant + "\n",
 		},
 		{
+			name: "ACL", do: func() {
+				setXattr("etc/motd", accessACL, userACL)
+				setXattr("xa", accessACL, userACL)
+				chmod("xa", 0o640)
+			},
+			want: "d0755 0:0 T etc\n-0674 0:0 T 6 etc/motd " + aclWant("access", 7, 4) + "\n-0640 0:0 T 3 xa " + aclWant("access", 4, 0) + ` [user.one="1"] [user.two="\x00\xff"]` + "\n",
+		},
+		{
+			name: "default ACL", do: func() {
+				mkdir("acl")
+				setXattr("acl", defaultACL, userACL)
+				mkdir("acl/sub")
+				write("acl/f", "")
+				setXattr("tmp", defaultACL, userACL)
+				removeXattr("tmp", defaultACL)
+			},
+			want: "d0755 0:0 now acl " + aclWant("default", 7, 4) + "\n-0644 0:0 now 0 acl/f " + aclWant("access", 4, 4) + "\nd0654 0:0 now acl/sub " + aclWant("access", 5, 4) + " " + aclWant("default", 7, 4) + "\n",
+		},
+		{
 			name: "chmod keeps a file capability", do: func() { chmod("ping", 0o711) },
 			want: "-0711 0:0 T 5 ping " + capWant + "\n",
 		},
@@ -154,6 +174,21 @@ func xattrLaws() []law {
 			want: "x ping\n-0755 0:0 T 5 pong " + capWant + "\n",
 		},
 	}
+}
+
+const (
+	accessACL  = "system.posix_acl_access"
+	defaultACL = "system.posix_acl_default"
+	// userACL is u::rw, u:1000:rwx, g::r, m::rwx, o::r.
+	userACL = "\x02\x00\x00\x00" + "\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x07\x00\xe8\x03\x00\x00" + "\x04\x00\x04\x00\xff\xff\xff\xff" +
+		"\x10\x00\x07\x00\xff\xff\xff\xff" + "\x20\x00\x04\x00\xff\xff\xff\xff"
+)
+
+// aclWant is userACL with another mask and other permissions for others, as text.
+func aclWant(kind string, mask, other byte) string {
+	v := []byte(userACL)
+	v[4+3*8+2], v[4+4*8+2] = mask, other
+	return fmt.Sprintf("[system.posix_acl_%s=%+q]", kind, v)
 }
 
 const capWant = `[security.capability="\x01\x00\x00\x02\x00 ` + `\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"]`

@@ -154,7 +154,7 @@ func xattrs(file string) ([]tree.Xattr, error) {
 	}
 	var out []tree.Xattr
 	for name := range strings.SplitSeq(string(buf[:n]), "\x00") {
-		if !strings.HasPrefix(name, "user.") && name != "security.capability" {
+		if !strings.HasPrefix(name, "user.") && name != "security.capability" && name != accessACL && name != defaultACL {
 			continue
 		}
 		value := make([]byte, 4096)
