@@ -14,7 +14,7 @@ func (r *stageRun) addStep(ctx context.Context, s *state, in *dockerfile.Add, st
 	if err != nil {
 		return result{}, false, err
 	}
-	return r.transfer(ctx, s, &copyRun{b: r.b, tr: &in.Transfer, src: src, add: in, step: step})
+	return r.transfer(ctx, s, &copyRun{b: r.b, tr: &in.Transfer, src: src, add: in, step: step}, nil)
 }
 
 // pickFile picks the file of a URL. It is no archive unless --unpack says so.

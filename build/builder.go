@@ -73,6 +73,7 @@ type Options struct {
 	// entries without its signature are misses.
 	CacheKey string
 	lint     bool     // of Lint: no step runs
+	tracks   *tracks  // of FindUnused, a plan
 	plan     *planned // of Plan: nothing is run, fetched or stored
 	// Origin says whose build this is, for the report that is kept of it.
 	Origin Origin
@@ -253,6 +254,11 @@ func (b *builder) build(ctx context.Context, target *dockerfile.Stage) (*Result,
 		return nil, err
 	}
 	b.reports.final = final
+	if t := b.opts.tracks; t != nil {
+		if err := t.end(ctx, b, target); err != nil {
+			return nil, err
+		}
+	}
 	warnings, err := b.opts.File.Report(b.scopes...)
 	if b.opts.lint || b.planning() {
 		return &Result{Warnings: warnings}, nil

@@ -29,7 +29,8 @@ type copySpec struct {
 type copier struct {
 	spec   copySpec
 	dst    *tree.Editor
-	copied map[*tree.Node]string // the first copy of a hard-linked node
+	copied map[*tree.Node]string         // the first copy of a hard-linked node
+	placed func(n *tree.Node, to string) // told of each that is no directory; nil for none
 }
 
 func newCopier(dst *tree.Editor, spec copySpec) *copier {
@@ -122,6 +123,9 @@ func (c *copier) entries(to string, n *tree.Node, rel string, implied map[string
 func (c *copier) file(to string, n *tree.Node) error {
 	if at := c.dst.Lookup(to); at != nil && at.Kind == tree.Dir {
 		return fmt.Errorf("cannot overwrite directory %q with a file", "/"+to)
+	}
+	if c.placed != nil {
+		c.placed(n, to)
 	}
 	if len(n.Links()) > 1 {
 		if first, ok := c.copied[n]; ok && first != to {

@@ -27,7 +27,7 @@ func (r *stageRun) copyStep(ctx context.Context, s *state, in *dockerfile.Copy, 
 	if err != nil {
 		return result{}, false, err
 	}
-	return r.transfer(ctx, s, &copyRun{b: r.b, tr: &in.Transfer, src: src, step: step})
+	return r.transfer(ctx, s, &copyRun{b: r.b, tr: &in.Transfer, src: src, step: step}, in.FromStage)
 }
 
 // scratchKey is the key of the empty file system.
@@ -36,7 +36,7 @@ func scratchKey() Key { return newKey("scratch").sum() }
 // transfer puts the copy on the stage's file system. With --link it is made on the
 // empty one, and so is its key: what is below may change. As in BuildKit a --chmod
 // takes --link back.
-func (r *stageRun) transfer(ctx context.Context, s *state, c *copyRun) (result, bool, error) {
+func (r *stageRun) transfer(ctx context.Context, s *state, c *copyRun, from *dockerfile.Stage) (result, bool, error) {
 	link := c.tr.Link && c.tr.Chmod == ""
 	c.below, c.belowKey = s.fs, s.key
 	if link {
@@ -45,6 +45,9 @@ func (r *stageRun) transfer(ctx context.Context, s *state, c *copyRun) (result, 
 	defer c.close()
 	res, cached, err := c.do(ctx)
 	if err != nil {
+		return result{}, false, err
+	}
+	if err := r.b.opts.tracks.copies(ctx, r.stage, c, from); err != nil {
 		return result{}, false, err
 	}
 	if link {

@@ -87,6 +87,7 @@ func (r *stageRun) run(ctx context.Context) (*state, error) {
 		return nil, err
 	}
 	defer r.pull.end()
+	r.b.opts.tracks.begin(r.stage)
 	r.b.mu.Lock()
 	r.b.scopes = append(r.b.scopes, s.scope)
 	r.b.mu.Unlock()
@@ -223,6 +224,11 @@ func (r *stageRun) instruction(ctx context.Context, s *state, raw dockerfile.Ins
 			_ = r.runs(ctx) // of a plan as well: its files are known
 		}
 		step.Done(nil)
+	}
+	if run, ok := in.(*dockerfile.Run); ok {
+		if err := r.b.opts.tracks.runs(ctx, r.b, r.stage, run, r.rep, res); err != nil {
+			return err
+		}
 	}
 	s.fs = s.fs.push(res.layer)
 	addHistory(&s.cfg, createdBy, &res.created, res.layer == nil)
