@@ -123,7 +123,8 @@ func (p *bucketPlace) Add(ctx context.Context, b oci.Blob, progress func(oci.Sta
 				return p.fail(err)
 			}
 		}
-	case err == nil || errors.Is(err, s3.ErrNotFound):
+	case err == nil || errors.Is(err, s3.ErrNotFound) || errors.Is(err, s3.ErrDenied):
+		// S3 denies what is missing to who may not list.
 		state = oci.Pushed
 		err := p.b.Upload(ctx, key, b.Desc.Size, func() (io.ReadCloser, error) { return oci.Verified(ctx, b.Desc, b.Open) })
 		if err != nil {
