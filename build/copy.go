@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/fbuild/fbuild/trace"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -23,18 +24,66 @@ type copySpec struct {
 	// DirMode and Now are the mode and time of directories that come into being.
 	DirMode uint32
 	Now     tree.Time
+	// Earlier gives what is copied to a path the time that the same had there before;
+	// nil for none.
+	Earlier func(to string, n *tree.Node)
 }
 
 // copier applies copySpecs to a tree under edit.
 type copier struct {
 	spec   copySpec
-	dst    *tree.Editor
+	dst    watchedEditor
 	copied map[*tree.Node]string         // the first copy of a hard-linked node
 	placed func(n *tree.Node, to string) // told of each that is no directory; nil for none
 }
 
 func newCopier(dst *tree.Editor, spec copySpec) *copier {
-	return &copier{spec: spec, dst: dst, copied: map[*tree.Node]string{}}
+	return &copier{spec: spec, dst: watchedEditor{Editor: dst}, copied: map[*tree.Node]string{}}
+}
+
+// watchedEditor is an editor that notes what an edit looks at in its parent.
+type watchedEditor struct {
+	*tree.Editor
+	edits *trace.Edits // nil where nobody wants to know
+}
+
+func (w watchedEditor) Lookup(p string) *tree.Node {
+	w.saw(p)
+	return w.Editor.Lookup(p)
+}
+
+func (w watchedEditor) Put(p string, n tree.Node) error {
+	w.saw(p)
+	return w.Editor.Put(p, n)
+}
+
+func (w watchedEditor) Link(p, target string) error {
+	w.saw(p)
+	w.saw(target)
+	return w.Editor.Link(p, target)
+}
+
+func (w watchedEditor) Resolve(p string) (string, *tree.Node, error) {
+	w.went(p)
+	return w.Editor.Resolve(p)
+}
+
+func (w watchedEditor) ResolveParent(p string) (string, *tree.Node, error) {
+	w.went(p)
+	return w.Editor.ResolveParent(p)
+}
+
+func (w watchedEditor) saw(p string) {
+	if w.edits != nil {
+		w.edits.Put(p)
+	}
+}
+
+// went notes the way to p, through symlinks that the edit made as well.
+func (w watchedEditor) went(p string) {
+	if w.edits != nil {
+		w.edits.Ask(trace.Way(w.Editor.Lookup, p)...)
+	}
 }
 
 // targetIsDir says whether the text of the target demands a directory.
@@ -145,6 +194,9 @@ func (c *copier) put(to string, n tree.Node) error {
 	}
 	if c.spec.Mode != nil && n.Kind != tree.Symlink {
 		n.Mode = c.spec.Mode(n.Mode, n.Kind == tree.Dir)
+	}
+	if c.spec.Earlier != nil && n.Kind != tree.Dir {
+		c.spec.Earlier(to, &n)
 	}
 	dir, _ := tree.Split(to)
 	if err := c.mkdirAll(dir); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/oci/layer"
 	"github.com/fbuild/fbuild/progress"
+	"github.com/fbuild/fbuild/trace"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -38,9 +39,11 @@ func scratchKey() Key { return newKey("scratch").sum() }
 // takes --link back.
 func (r *stageRun) transfer(ctx context.Context, s *state, c *copyRun, from *dockerfile.Stage) (result, bool, error) {
 	link := c.tr.Link && c.tr.Chmod == ""
-	c.below, c.belowKey = s.fs, s.key
+	c.below, c.belowKey, c.rep, c.place = s.fs, s.key, r.rep, r.stage.Label()
 	if link {
 		c.below, c.belowKey = &fsState{}, scratchKey()
+	} else if r.b.tracing() {
+		c.tracer = &tracer{b: r.b, rep: r.rep, step: c.step, base: s.base, below: c.below}
 	}
 	defer c.close()
 	res, cached, err := c.do(ctx)
@@ -54,6 +57,14 @@ func (r *stageRun) transfer(ctx context.Context, s *state, c *copyRun, from *doc
 		s.key = newKey("link").str(string(s.key)).str(string(c.key)).sum()
 	} else {
 		s.key = c.key
+	}
+	for i := range c.picks {
+		switch p := &c.picks[i]; {
+		case p.file != nil:
+			s.barrier = barred(s.barrier, p.file.Key)
+		case p.git != nil:
+			s.barrier = barred(s.barrier, p.git.Key)
+		}
 	}
 	return res, cached, nil
 }
@@ -110,7 +121,13 @@ type copyRun struct {
 	sink  *sink
 	picks []pick
 	docs  []tree.Node // the heredocs
-	key   Key
+	// content names what is copied and how, whatever is below; key is that on belowKey.
+	content, key Key
+
+	tracer *tracer // nil where the step has no trace
+	rep    *StepReport
+	place  string       // the stage's label
+	edits  *trace.Edits // what the copy looked at below
 }
 
 func (c *copyRun) close() {
@@ -120,24 +137,8 @@ func (c *copyRun) close() {
 }
 
 func (c *copyRun) do(ctx context.Context) (result, bool, error) {
-	if c.src.fs != nil && c.src.fs.sealed() && !c.b.fresh(ctx) {
-		alias, err := c.definition(ctx)
-		if err != nil {
-			return result{}, false, err
-		}
-		if key, ok := c.b.alias(ctx, alias); ok {
-			res, ok := c.b.recorded(ctx, key, c.below)
-			if ok {
-				c.b.offer(key, c.below, res)
-				c.b.offerAlias(alias, key)
-			} else if !c.b.planning() {
-				res, ok = c.b.adopt(ctx, key, c.below)
-			}
-			if ok {
-				c.key = key
-				return res, true, nil
-			}
-		}
+	if res, ok, err := c.known(ctx); ok || err != nil {
+		return res, true, err
 	}
 	c.step.Start()
 	if err := c.look(ctx); err != nil {
@@ -151,13 +152,84 @@ func (c *copyRun) do(ctx context.Context) (result, bool, error) {
 		c.putAlias()
 		return res, true, nil
 	}
+	hit, err := c.traced(ctx)
+	if err != nil {
+		unlock()
+		return result{}, false, err
+	}
+	if hit != nil && !c.b.opts.CacheCheck {
+		c.putAlias()
+		return c.tracer.adopt(hit, unlock), true, nil
+	}
 	cs, err := c.apply(ctx)
+	if err == nil && hit != nil {
+		err = c.tracer.checkChanges(hit, cs)
+	}
 	if err != nil {
 		unlock()
 		return result{}, false, err
 	}
 	c.putAlias()
-	return c.b.commit(c.key, c.below, cs, unlock, c.indexer(cs)), false, nil
+	if hit != nil {
+		return c.tracer.adopt(hit, unlock), true, nil
+	}
+	return c.commit(ctx, cs, unlock), false, nil
+}
+
+// known finds a result without looking at a file: the layers of the source stand for
+// its contents.
+func (c *copyRun) known(ctx context.Context) (res result, ok bool, err error) {
+	if c.src.fs == nil || !c.src.fs.sealed() || c.b.fresh(ctx) {
+		return result{}, false, nil
+	}
+	alias, err := c.definition(ctx)
+	if err != nil {
+		return result{}, false, err
+	}
+	if c.content, ok = c.b.alias(ctx, alias); !ok {
+		return result{}, false, nil
+	}
+	c.key = c.exactKey()
+	if res, ok = c.b.recorded(ctx, c.key, c.below); ok {
+		c.b.offer(c.key, c.below, res)
+		c.b.offerAlias(alias, c.content)
+		return res, true, nil
+	}
+	if !c.b.planning() {
+		if res, ok = c.b.adopt(ctx, c.key, c.below); ok {
+			return res, true, nil
+		}
+	}
+	hit, err := c.traced(ctx)
+	if hit == nil || c.b.opts.CacheCheck {
+		return result{}, false, err
+	}
+	return c.tracer.adopt(hit, func() {}), true, nil
+}
+
+// traced finds a result of the same files on something else below.
+func (c *copyRun) traced(ctx context.Context) (*traceHit, error) {
+	if c.tracer == nil {
+		return nil, nil
+	}
+	c.tracer.key, c.tracer.asked = c.key, false
+	c.tracer.id = c.b.newIdentity("copy", c.tracer.base).str(string(c.content)).sum()
+	return c.tracer.findUnless(ctx, false)
+}
+
+// commit stores what was copied.
+func (c *copyRun) commit(ctx context.Context, cs tree.Changes, unlock func()) result {
+	index, def := c.indexer(cs), c.copiedKey()
+	stored := func(rec stepRecord) {
+		index()
+		c.b.keepCopied(def, rec.DiffID)
+	}
+	if c.tracer == nil {
+		return c.b.commitStep(commitment{key: c.key, below: c.below, changes: cs, unlock: unlock, stored: stored})
+	}
+	c.tracer.key = c.key
+	c.tracer.id = c.b.newIdentity("copy", c.tracer.base).str(string(c.content)).sum()
+	return c.tracer.commitEdit(ctx, c.below, cs, unlock, stored, func(tree.Tree) []trace.Question { return c.edits.Questions() })
 }
 
 // definition is a key for what the instruction says, known without looking at a
@@ -168,11 +240,11 @@ func (c *copyRun) definition(ctx context.Context) (Key, error) {
 	if err != nil {
 		return "", err
 	}
-	return c.head("copy definition 3").str(string(chain)).strs(c.tr.Sources).sum(), nil
+	return c.head("copy definition 4").str(string(chain)).strs(c.tr.Sources).sum(), nil
 }
 
 func (c *copyRun) head(kind string) *keyer {
-	k := newKey(kind).str(string(c.belowKey)).str(c.tr.Target).str(c.tr.Chown).str(c.tr.Chmod).str(c.b.epochKey())
+	k := newKey(kind).str(c.tr.Target).str(c.tr.Chown).str(c.tr.Chmod).str(c.b.epochKey())
 	k.num(uint64(len(c.tr.Heredocs)))
 	for _, h := range c.tr.Heredocs {
 		k.str(h.Name).str(h.Data)
@@ -180,22 +252,27 @@ func (c *copyRun) head(kind string) *keyer {
 	return k.strs(c.tr.Exclude).str(strconv.FormatBool(c.tr.Parents))
 }
 
-// putAlias lets the next build find the key without looking at a file, once the
+// exactKey is the key of the content on what is below.
+func (c *copyRun) exactKey() Key {
+	return newKey("copy 4").str(string(c.belowKey)).str(string(c.content)).sum()
+}
+
+// putAlias lets the next build find the content without looking at a file, once the
 // layers of the source have names.
 func (c *copyRun) putAlias() {
 	if c.src.fs == nil {
 		return
 	}
-	key := c.key
+	content := c.content
 	c.b.behind(func(ctx context.Context) error {
 		alias, err := c.definition(ctx)
 		if err != nil {
 			return err
 		}
-		if err := c.b.putJSON(kindAlias, string(alias), key, nil, nil); err != nil {
+		if err := c.b.putJSON(kindAlias, string(alias), content, nil, nil); err != nil {
 			return err
 		}
-		c.b.offerAlias(alias, key)
+		c.b.offerAlias(alias, content)
 		return nil
 	})
 }
@@ -241,7 +318,7 @@ func (c *copyRun) look(ctx context.Context) error {
 }
 
 func (c *copyRun) setKey() error {
-	k := c.head("copy 3").num(uint64(len(c.picks)))
+	k := c.head("copy content").num(uint64(len(c.picks)))
 	for i := range c.picks {
 		p := &c.picks[i]
 		k.str(p.Name).str(strconv.FormatBool(p.unpack))
@@ -258,7 +335,8 @@ func (c *copyRun) setKey() error {
 			}
 		}
 	}
-	c.key = k.sum()
+	c.content = k.sum()
+	c.key = c.exactKey()
 	return nil
 }
 
@@ -276,6 +354,12 @@ func (c *copyRun) apply(ctx context.Context) (tree.Changes, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.edits = trace.NewEdits(parent)
+	if c.tr.Chown != "" {
+		c.edits.Ask(askUser(parent)...)
+	}
+	cp.dst.edits = c.edits
+	cp.spec.Earlier = c.earlierTimes(ctx, parent)
 	if err := c.copyAll(ctx, cp); err != nil {
 		return nil, err
 	}

@@ -11,10 +11,10 @@ const traceVersion = "fbuild trace 1"
 
 // newIdentity begins the identity of a step: all that decides about its result but the
 // file systems that it looks at (LAWS 8). Results with traces are kept under it.
-func (b *builder) newIdentity(kind string, s *state) *keyer {
+func (b *builder) newIdentity(kind string, base Key) *keyer {
 	k := newKey("identity").str(traceVersion).str(kind).num(flag(b.opts.CacheTimes))
 	if b.opts.Trace == TraceStage {
-		k.str("base").str(string(s.base))
+		k.str("base").str(string(base))
 	}
 	return k
 }
@@ -22,7 +22,7 @@ func (b *builder) newIdentity(kind string, s *state) *keyer {
 // runIdentity is the identity of a RUN. Mounts enter with their options only: what is
 // bound is asked about (LAWS 7).
 func (b *builder) runIdentity(s *state, in *dockerfile.Run, network string, mounts *mountSet) Key {
-	k := b.newIdentity("run", s).str(string(s.barrier))
+	k := b.newIdentity("run", s.base).str(string(s.barrier))
 	b.runFields(k, s, in, network)
 	mounts.options(k, func(m *runMount) string {
 		if m.Type == dockerfile.MountCache {
@@ -61,7 +61,7 @@ func barred(barrier Key, digest string) Key {
 
 // workdirIdentity is the identity of a WORKDIR.
 func (b *builder) workdirIdentity(s *state, path string) Key {
-	return b.newIdentity("workdir", s).str(path).str(s.cfg.Config.User).str(b.epochKey()).sum()
+	return b.newIdentity("workdir", s.base).str(path).str(s.cfg.Config.User).str(b.epochKey()).sum()
 }
 
 // tracing says whether traces are used and kept.

@@ -45,7 +45,8 @@ type fsLayer struct {
 	pull    *pull      // shows the fetching; may be nil
 	loaded  bool
 	changes tree.Changes
-	index   string // file of tree.Encode(changes), "" until one is asked for
+	light   tree.Changes // as changes, but contents may be elsewhere; nil until asked for
+	index   string       // file of tree.Encode(changes), "" until one is asked for
 }
 
 // knownLayer is a layer whose blob has a name already.
@@ -179,6 +180,35 @@ func (l *fsLayer) open(ctx context.Context, b *builder) (tree.Changes, error) {
 	l.loaded = true
 	l.pull.opened()
 	return l.changes, nil
+}
+
+// known returns the layer's changes for questions, if that needs no fetching.
+func (l *fsLayer) known(ctx context.Context, b *builder) (tree.Changes, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.loaded:
+		return l.changes, true
+	case l.light != nil:
+		return l.light, true
+	}
+	cs, err := b.store.Layer(l.diffID)
+	if err != nil {
+		var ok bool
+		if cs, ok = b.lightIndex(ctx, l.diffID); !ok {
+			return nil, false
+		}
+	}
+	l.light = cs
+	return cs, true
+}
+
+// shape is known, and else opens the layer.
+func (l *fsLayer) shape(ctx context.Context, b *builder) (tree.Changes, error) {
+	if cs, ok := l.known(ctx, b); ok {
+		return cs, nil
+	}
+	return l.open(ctx, b)
 }
 
 // storedChanges returns a layer index whose packs are all there.

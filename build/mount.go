@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -295,6 +296,27 @@ func (s *mountSet) makeView(ctx context.Context, m *runMount) error {
 	name, err := s.b.writeIndex(cs)
 	m.view = &mountView{tree: t, layers: []string{name}, at: at, dir: m.tree.Lookup(m.at).Kind == tree.Dir}
 	return err
+}
+
+// shape is the tree that a bind mount is served from, for questions.
+func (m *runMount) shape(ctx context.Context, b *builder) (tree.Tree, error) {
+	if m.view != nil {
+		return m.view.tree, nil
+	}
+	t, at := m.tree, m.at
+	if t.Root() == nil {
+		var err error
+		if t, err = m.src.fs.Shape(ctx, b); err != nil {
+			return t, err
+		}
+		if at, _, err = t.Resolve(tree.Clean(m.Source)); err != nil || t.Lookup(at) == nil {
+			return t, errors.Join(err, fmt.Errorf("source %q: %w", m.Source, ErrNoSource))
+		}
+	}
+	if at == "" && m.src.local == nil {
+		return t, nil
+	}
+	return cut(t, at, viewAt)
 }
 
 // cut returns a tree of what stands at p alone, at the path to.

@@ -52,7 +52,7 @@ func TestPlanOfABuild(t *testing.T) {
 		{"another file changed", func(w *world) { w.write("one", "new") }, "", []string{"stage-2 1 COPY exact"}},
 		{
 			"a file that another stage copies", func(w *world) { w.write("one", "new") }, text[:strings.LastIndex(text, "FROM")],
-			[]string{"a 1 COPY run", "a 2 WORKDIR run", "b 1 COPY run", "b 2 ADD may"},
+			[]string{"a 1 COPY run", "a 2 WORKDIR trace", "b 1 COPY run", "b 2 ADD trace"},
 		},
 		{
 			"a RUN that nobody did", func(*world) {}, "FROM scratch AS a\nRUN x\nWORKDIR /y\nFROM scratch\nCOPY two .\nCOPY --from=a /x /\nCOPY one .\n",

@@ -166,10 +166,14 @@ func (rep *reportedStep) cachedHow() string {
 	if rep.Verdict != VerdictTrace {
 		return ""
 	}
-	if !rep.UsedNetwork || rep.Ran.IsZero() {
-		return "traced"
+	how := "traced"
+	if rep.Why != "" {
+		how += "; " + rep.Why
 	}
-	return "traced; used the network " + strings.ToLower(units.HumanDuration(time.Since(rep.Ran))) + " ago"
+	if !rep.UsedNetwork || rep.Ran.IsZero() {
+		return how
+	}
+	return how + "; used the network " + strings.ToLower(units.HumanDuration(time.Since(rep.Ran))) + " ago"
 }
 
 // note is the line of progress about a step that runs.

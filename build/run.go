@@ -44,7 +44,17 @@ func (r *stageRun) runStep(ctx context.Context, s *state, in *dockerfile.Run, st
 	res, unlock, err := b.reuse(ctx, key, s.fs)
 	if err != nil || unlock == nil {
 		s.key = key
+		r.rep.reusedRun(res.record)
 		return res, true, err
+	}
+	tr, hit, err := r.traceRun(ctx, s, in, network, mounts, key, step)
+	if err != nil {
+		unlock()
+		return result{}, false, err
+	}
+	if hit != nil && !b.opts.CacheCheck {
+		s.key = key
+		return tr.adopt(hit, unlock), true, nil
 	}
 	step.Start()
 	if err := r.runs(ctx); err != nil {
@@ -58,7 +68,15 @@ func (r *stageRun) runStep(ctx context.Context, s *state, in *dockerfile.Run, st
 		return result{}, false, err
 	}
 	s.key = mounts.key(run) // of the bytes that were mounted
-	return b.commit(s.key, s.fs, out.changes, unlock, nil), false, nil
+	if hit != nil {
+		err := tr.check(hit, out, func() (*ran, error) { return b.runCommand(ctx, s, in, network, mounts) })
+		if err != nil {
+			unlock()
+			return result{}, false, err
+		}
+		return tr.adopt(hit, unlock), true, nil
+	}
+	return tr.commitRun(ctx, s, mounts, out, unlock), false, nil
 }
 
 // network chooses the mode of a RUN: its own, else the build's. Without root
@@ -174,7 +192,7 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 	if err := out.looked(ctx, p, res, held); err != nil {
 		return nil, &recorderError{err}
 	}
-	out.changes = res.Changes
+	out.changes, out.pack = res.Changes, res.Pack
 	if p.extra != nil {
 		out.changes, err = b.joinChanges(p.parent, p.extra, res.Changes)
 	}

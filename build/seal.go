@@ -29,18 +29,33 @@ const (
 
 // stepRecord is what is known of a finished step.
 type stepRecord struct {
-	Created   time.Time   `json:"created"`
+	Created   time.Time   `json:"created"`          // as the image's history says
 	Below     Key         `json:"below"`            // chainID of the layers that the step was made on
 	DiffID    tree.Digest `json:"diffID,omitempty"` // "" where the step changed nothing
 	Digest    string      `json:"digest,omitempty"`
 	Size      int64       `json:"size,omitempty"`
 	MediaType string      `json:"mediaType,omitempty"`
+	// Of a RUN: when its command last ended with this, which is later than Created
+	// where it gave what was there; how long it took; whether it used the network. A
+	// record that a trace led to has those of the run that made it (LAWS 6).
+	Ran     time.Time     `json:"ran,omitzero"`
+	Took    time.Duration `json:"took,omitempty"`
+	Network bool          `json:"network,omitempty"`
+}
+
+// ran is when the step was last done.
+func (r *stepRecord) ran() time.Time {
+	if r.Ran.IsZero() {
+		return r.Created
+	}
+	return r.Ran
 }
 
 // result is a step's outcome: its layer (nil where nothing changed) and time.
 type result struct {
 	layer   *fsLayer
 	created time.Time
+	record  stepRecord // of one that is stored
 }
 
 // recorded returns the stored result of a key, if all of it is still there and
@@ -57,14 +72,14 @@ func (b *builder) recorded(ctx context.Context, key Key, below *fsState) (result
 		return result{}, false
 	}
 	if rec.DiffID == "" {
-		return result{created: rec.Created}, true
+		return result{created: rec.Created, record: rec}, true
 	}
 	h, err := v1.NewHash(rec.Digest)
 	if err != nil || !b.store.HasBlob(tree.Digest(rec.Digest)) {
 		return result{}, false
 	}
 	desc := v1.Descriptor{MediaType: types.MediaType(rec.MediaType), Size: rec.Size, Digest: h}
-	return result{layer: knownLayer(rec.DiffID, desc, nil), created: rec.Created}, true
+	return result{layer: knownLayer(rec.DiffID, desc, nil), created: rec.Created, record: rec}, true
 }
 
 func (b *builder) getJSON(kind, key string, v any) bool {
@@ -104,20 +119,47 @@ func (b *builder) behind(fn func(ctx context.Context) error) {
 // unlock ends the step's lock in any case; stored, if not nil, is called when the
 // result is durable.
 func (b *builder) commit(key Key, below *fsState, cs tree.Changes, unlock, stored func()) result {
+	return b.commitStep(commitment{key: key, below: below, changes: cs, unlock: unlock, stored: func(stepRecord) {
+		if stored != nil {
+			stored()
+		}
+	}})
+}
+
+// commitment is what commitStep does.
+type commitment struct {
+	key     Key
+	below   *fsState
+	changes tree.Changes
+	unlock  func()
+	stored  func(rec stepRecord)
+	ran     *ran      // of a RUN
+	earlier *traceHit // the result that this is the same as; nil for none
+	trace   *pendingTrace
+	title   string // of the instruction; "" for none
+}
+
+// commitStep is commit.
+func (b *builder) commitStep(c commitment) result {
 	if b.planning() {
-		unlock()
-		return b.plannedResult(key, cs)
+		c.unlock()
+		return b.plannedResult(c.key, c.changes)
 	}
-	created := time.Now() // and not the epoch, which is of this build: others reuse the result
-	l := &fsLayer{done: make(chan struct{}), changes: cs, loaded: true}
-	if len(cs) == 0 {
-		l = nil
+	rec := stepRecord{Created: time.Now()} // and not the epoch, which is of this build: others reuse the result
+	var l *fsLayer
+	switch {
+	case c.earlier != nil:
+		rec, l = c.earlier.Step, c.earlier.res.layer
+	case len(c.changes) > 0:
+		l = &fsLayer{done: make(chan struct{}), changes: c.changes, loaded: true}
 	}
-	res := result{layer: l, created: created}
+	if c.ran != nil {
+		rec.Ran, rec.Took, rec.Network = c.ran.ended, c.ran.took, c.ran.network
+	}
+	res := result{layer: l, created: rec.Created, record: rec}
 	b.behind(func(ctx context.Context) error {
-		defer unlock()
-		rec := stepRecord{Created: created}
-		if l != nil {
+		defer c.unlock()
+		if l != nil && c.earlier == nil {
 			l.err = l.seal(ctx, b)
 			close(l.done)
 			if l.err != nil {
@@ -126,16 +168,29 @@ func (b *builder) commit(key Key, below *fsState, cs tree.Changes, unlock, store
 			rec.DiffID, rec.Digest = l.diffID, l.desc.Digest.String()
 			rec.Size, rec.MediaType = l.desc.Size, string(l.desc.MediaType)
 		}
-		if err := b.remember(ctx, key, below, rec); err != nil {
-			return err
-		}
-		if stored != nil {
-			stored()
-		}
-		b.share(key, below, res)
-		return nil
+		return b.finished(ctx, c, rec, res)
 	})
 	return res
+}
+
+// finished stores what is known of a step, once its layer is durable.
+func (b *builder) finished(ctx context.Context, c commitment, rec stepRecord, res result) error {
+	if err := b.remember(ctx, c.key, c.below, rec); err != nil {
+		return err
+	}
+	if c.stored != nil {
+		c.stored(rec)
+	}
+	b.share(c.key, c.below, res)
+	made := madeRecord{Key: c.key, Title: c.title, Created: rec.Created}
+	if c.trace != nil {
+		made.Identity = c.trace.id
+		made.Trace = b.keepTrace(ctx, c.trace, c.below, tracedResult{Key: c.key, Step: rec})
+	}
+	if rec.DiffID != "" && c.earlier == nil && c.title != "" {
+		b.keepMade(rec.DiffID, made)
+	}
+	return nil
 }
 
 // remember writes the record of one step after every layer under it is durable.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/progress"
+	"github.com/fbuild/fbuild/trace"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -307,14 +308,36 @@ func (r *stageRun) workdirStep(ctx context.Context, s *state, in *dockerfile.Wor
 	if err != nil || unlock == nil {
 		return res, true, err
 	}
-	step.Start()
-	_ = r.runs(ctx) // of a plan as well: what it gives is known
-	cs, err := r.b.makeWorkdir(ctx, s, in.Path, tree.TimeOf(r.b.now()).Truncate())
+	tr := &tracer{b: r.b, rep: r.rep, step: step, key: key, base: s.base, below: s.fs}
+	tr.id = r.b.workdirIdentity(s, in.Path)
+	hit, err := tr.findUnless(ctx, !r.b.tracing())
 	if err != nil {
 		unlock()
 		return result{}, false, err
 	}
-	return r.b.commit(key, s.fs, cs, unlock, nil), false, nil
+	if hit != nil && !r.b.opts.CacheCheck {
+		return tr.adopt(hit, unlock), true, nil
+	}
+	step.Start()
+	_ = r.runs(ctx) // of a plan as well: what it gives is known
+	cs, err := r.b.makeWorkdir(ctx, s, in.Path, tree.TimeOf(r.b.now()).Truncate())
+	if err == nil && hit != nil {
+		err = tr.checkChanges(hit, cs)
+	}
+	if err != nil {
+		unlock()
+		return result{}, false, err
+	}
+	if hit != nil {
+		return tr.adopt(hit, unlock), true, nil
+	}
+	return tr.commitEdit(ctx, s.fs, cs, unlock, nil, func(t tree.Tree) []trace.Question {
+		asked := askWorkdir(t, in.Path)
+		if len(cs) > 0 {
+			asked = append(asked, askUser(t)...)
+		}
+		return asked
+	}), false, nil
 }
 
 // makeWorkdir returns the changes that make a directory, owned by the user in

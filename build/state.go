@@ -18,9 +18,11 @@ type fsState struct {
 	parent *fsState // nil for the empty file system
 	layer  *fsLayer
 
-	mu   sync.Mutex
-	made bool
-	tree tree.Tree
+	mu     sync.Mutex
+	made   bool
+	tree   tree.Tree
+	shaped bool
+	shape  tree.Tree // as tree, but contents may be elsewhere
 }
 
 // push puts a layer on top of f. A nil layer changes nothing.
@@ -102,6 +104,72 @@ func (f *fsState) stack(ctx context.Context, b *builder) (tree.Tree, error) {
 	}
 	f.made = true
 	return f.tree, nil
+}
+
+// Shape returns the file system for questions only: contents may be elsewhere, and
+// nodes then have no extents. Only layers of which nothing is known here are fetched.
+func (f *fsState) Shape(ctx context.Context, b *builder) (tree.Tree, error) {
+	f.mu.Lock()
+	known, t := f.made || f.shaped, f.shape
+	if f.made {
+		t = f.tree
+	}
+	f.mu.Unlock()
+	if known {
+		return t, nil
+	}
+	var missing []*fsLayer
+	for _, l := range f.layers() {
+		if _, ok := l.known(ctx, b); !ok {
+			missing = append(missing, l)
+		}
+	}
+	if err := b.openLayers(ctx, missing); err != nil {
+		return tree.Tree{}, err
+	}
+	return f.outline(ctx, b)
+}
+
+// outline puts the layers, of each of which something is known, on top of each other.
+func (f *fsState) outline(ctx context.Context, b *builder) (tree.Tree, error) {
+	if f.layer == nil {
+		return tree.Empty(), nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.made:
+		return f.tree, nil
+	case f.shaped:
+		return f.shape, nil
+	}
+	below, err := f.parent.outline(ctx, b)
+	if err != nil {
+		return tree.Tree{}, err
+	}
+	cs, err := f.layer.shape(ctx, b)
+	if err != nil {
+		return tree.Tree{}, err
+	}
+	if f.shape, err = below.Apply(cs); err != nil {
+		return tree.Tree{}, fmt.Errorf("stack layer %s: %w", f.layer.diffID, err)
+	}
+	f.shaped = true
+	return f.shape, nil
+}
+
+// borrowed reports whether a layer of a shared cache is in f of which only the index
+// was read: what is found out on it is not stored here (LAWS 11).
+func (f *fsState) borrowed() bool {
+	for _, l := range f.layers() {
+		l.mu.Lock()
+		borrowed := l.shared && !l.loaded
+		l.mu.Unlock()
+		if borrowed {
+			return true
+		}
+	}
+	return false
 }
 
 // files returns the layers as files of tree.Encode, for a recorder process.

@@ -22,6 +22,7 @@ var errElsewhereBytes = errors.New("its bytes are not here, and their digest is 
 type ran struct {
 	parent  tree.Tree // what it ran on
 	changes tree.Changes
+	pack    tree.PackID      // the step's own, "" for none
 	asked   []trace.Question // sorted
 	doubt   string           // why these are not all; "" where they are
 	network bool             // it asked for a socket of a network
@@ -63,9 +64,7 @@ func (v *served) looked(ctx context.Context) (asked []trace.Question, doubt stri
 			return nil, "", fmt.Errorf("bind mount: %w", err)
 		}
 		v.binds = v.binds[1:]
-		if res.Pack != "" { // missing is as good as removed
-			_ = os.Remove(filepath.Join(v.set.b.store.Packs().Dir(), string(res.Pack)))
-		}
+		v.set.b.dropPack(res.Pack)
 		if res.Doubt != "" && doubt == "" {
 			doubt = "a bind mount: " + res.Doubt
 		}
@@ -75,6 +74,13 @@ func (v *served) looked(ctx context.Context) (asked []trace.Question, doubt stri
 		}
 	}
 	return asked, doubt, nil
+}
+
+// dropPack removes a pack that no index names.
+func (b *builder) dropPack(id tree.PackID) {
+	if id != "" { // missing is as good as removed
+		_ = os.Remove(filepath.Join(b.store.Packs().Dir(), string(id)))
+	}
 }
 
 // askUser are the questions of who finds out what a user or group is.

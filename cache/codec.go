@@ -22,7 +22,7 @@ import (
 const recordMagic = "fbrec01\n"
 
 // maxRecord bounds a record on the disk.
-const maxRecord = 1 << 20
+const maxRecord = 16 << 20 // traces are the largest
 
 var errCorrupt = errors.New("corrupt record")
 
