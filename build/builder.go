@@ -98,6 +98,9 @@ const (
 	TraceOff   = "off"   // exact keys only
 )
 
+// DefaultTraceNetTTL is Options.TraceNetTTL where the caller does not say.
+const DefaultTraceNetTTL = 24 * time.Hour
+
 // CacheSpec is one --cache-from or --cache-to, as docker writes them.
 type CacheSpec struct {
 	Type  string            // registry, local, inline or s3

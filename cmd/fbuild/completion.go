@@ -31,6 +31,7 @@ func (f *buildFlags) complete(cmd *cobra.Command) {
 	}
 	fixed := map[string]words{
 		"progress":  {word("auto", "tty on a terminal, else plain"), word("plain", "lines for a log"), word("tty", "a live view"), word("quiet", "only what failed"), word("rawjson", "events for another program"), word("none", "nothing")},
+		"trace":     {word(build.TraceOn, "a step that looked at nothing that changed is used again"), word(build.TraceStage, "on the same base image only"), word(build.TraceOff, "never")},
 		"recorder":  {word(build.RecorderAuto, "the first that this host can do"), word(build.RecorderFUSE, "a file system in user space"), word(build.RecorderOverlay, "overlayfs on directories that are made once"), word(build.RecorderWalk, "directories, compared before and after")},
 		"isolation": {word("auto", "the first that this host can do"), word("namespaces", "as a container"), word("chroot", "where no namespaces are allowed")},
 		"network":   {word("default", "the host's"), word("host", "the host's"), word("none", "loopback only")},

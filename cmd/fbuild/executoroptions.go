@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -45,6 +46,7 @@ func (r *executorRun) options() (err error) {
 	o.Stdout = r.a.stdout
 	o.NoCache, o.Pull = !f.on("cache"), true
 	o.CacheTTL, o.CacheReadOnly = f.duration("cache-ttl"), f.on("no-push-cache")
+	o.TraceNetTTL, o.CacheCheck = build.DefaultTraceNetTTL, os.Getenv("FBUILD_CACHE_CHECK") == "1"
 	o.SingleSnapshot = f.on("single-snapshot")
 	o.Recorder = build.RecorderAuto
 	if o.Labels, err = keyValues("--label", f.list("label")); err != nil {

@@ -2,8 +2,11 @@ package main
 
 import (
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/fbuild/fbuild/build"
 )
 
 // buildFlags are docker's, with docker's meaning, and some of ours: --root,
@@ -21,7 +24,9 @@ type buildFlags struct {
 	tags, args, labels, contexts    []string
 	hosts, outputs, insecure        []string
 	cacheFrom, cacheTo              []string
-	cacheKey                        string
+	cacheKey, trace                 string
+	traceNetTTL                     time.Duration
+	cacheTimes, cacheCheck          bool
 	noCache, pull, push, load       bool
 	quiet, check, debug, checkLayer bool
 
@@ -45,6 +50,10 @@ func (f *buildFlags) define(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.cacheFrom, "cache-from", nil, "take results from a shared cache (NAME, or type=registry|local|s3,...)")
 	fl.StringArrayVar(&f.cacheTo, "cache-to", nil, "store results in a shared cache (type=registry|local|s3|inline,mode=min|max,...)")
 	fl.StringVar(&f.cacheKey, "cache-key", "", "ed25519 key that signs entries of shared caches, or the public one of those that count")
+	fl.StringVar(&f.trace, "trace", build.TraceOn, "when a step is used again although something below it changed: on (it looked at nothing that did), stage (nor did the base image change), off (never)")
+	fl.DurationVar(&f.traceNetTTL, "trace-net-ttl", build.DefaultTraceNetTTL, "how long that holds for a RUN that used the network; 0 is never")
+	fl.BoolVar(&f.cacheTimes, "cache-times", false, "times of files that a step looked at count as well")
+	fl.BoolVar(&f.cacheCheck, "cache-check", os.Getenv("FBUILD_CACHE_CHECK") == "1", "run such steps all the same, and fail if one gives something else")
 	fl.BoolVar(&f.pull, "pull", false, "ask the registry again for base images")
 	fl.StringVar(&f.network, "network", "default", "network of RUN: default, host or none")
 	fl.StringArrayVarP(&f.outputs, "output", "o", nil, "where the result goes (type=docker|oci|tar|local|image|registry,dest=PATH)")

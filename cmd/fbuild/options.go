@@ -22,6 +22,7 @@ func (a *app) options(f *buildFlags, path string) (*build.Options, error) {
 	o := &build.Options{
 		ContextDir: path, Target: f.target, Network: f.network, AddHosts: f.hosts,
 		NoCache: f.noCache, NoCacheFilter: f.noCacheFilter, Pull: f.pull, Recorder: f.recorder, Check: f.checkLayer, Stdout: a.stdout,
+		Trace: f.trace, TraceNetTTL: f.traceNetTTL, CacheTimes: f.cacheTimes, CacheCheck: f.cacheCheck,
 	}
 	if err := checkContext(path, f.file); err != nil {
 		return nil, err
@@ -87,6 +88,7 @@ func (f *buildFlags) checkWords() error {
 	}{
 		{"network", f.network, []string{"default", "host", "none"}},
 		{"recorder", f.recorder, []string{build.RecorderAuto, build.RecorderFUSE, build.RecorderOverlay, build.RecorderWalk}},
+		{"trace", f.trace, []string{build.TraceOn, build.TraceStage, build.TraceOff}},
 		{"exit-code", f.exitCode, []string{"build", "run"}},
 		{"call", f.call, []string{"build", "check", "targets"}},
 	} {
@@ -94,6 +96,9 @@ func (f *buildFlags) checkWords() error {
 			n := len(c.words) - 1
 			return &hintError{usagef("--%s %q is not supported", c.flag, c.value), fmt.Sprintf("there are %s and %s", strings.Join(c.words[:n], ", "), c.words[n])}
 		}
+	}
+	if f.traceNetTTL < 0 {
+		return &hintError{usagef("--trace-net-ttl %s is negative", f.traceNetTTL), "for example --trace-net-ttl 12h; 0 runs such steps whenever something below them changed"}
 	}
 	if f.noCache && len(f.noCacheFilter) > 0 {
 		return &hintError{usagef("--no-cache and --no-cache-filter are given together"), "--no-cache runs every stage again, the filter some of them"}
