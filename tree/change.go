@@ -164,8 +164,12 @@ func (e *Editor) put(lower Tree, c *Change, g *groups, at *cursor) error {
 			return err
 		}
 	}
-	attrs, old := n.Attrs(), at.dir.edit.get(name)
-	e.putIn(at.dir, p, name, old, &attrs)
+	if n.Kind == Dir || n.links != nil {
+		attrs := n.Attrs()
+		n = &attrs
+	} // the others nobody changes, and the tree may have them
+	old := at.dir.edit.get(name)
+	e.putIn(at.dir, p, name, old, n)
 	if old != nil && (old.Kind == Symlink || old.Kind == Dir && n.Kind != Dir) {
 		at.dir = nil // the way may have led through it
 	}

@@ -181,14 +181,15 @@ func Decode(b []byte) (Changes, error) {
 		}
 		prev = cs[i].Path
 	}
-	if d.s != "" {
-		return nil, fmt.Errorf("%w: %d bytes too many", ErrCorrupt, len(d.s))
+	if left := len(d.s) - d.at; left > 0 {
+		return nil, fmt.Errorf("%w: %d bytes too many", ErrCorrupt, left)
 	}
 	return cs, d.err
 }
 
 type decoder struct {
 	s     string
+	at    int // what comes next in s
 	packs []PackID
 	err   error
 
@@ -237,21 +238,20 @@ func (d *decoder) fail(why string) {
 	if d.err == nil {
 		d.err = fmt.Errorf("%w: %s", ErrCorrupt, why)
 	}
-	d.s = ""
+	d.at = len(d.s)
 }
 
 func (d *decoder) uint() uint64 {
-	if len(d.s) > 0 && d.s[0] < 0x80 {
-		v := uint64(d.s[0])
-		d.s = d.s[1:]
-		return v
+	if d.at < len(d.s) && d.s[d.at] < 0x80 {
+		d.at++
+		return uint64(d.s[d.at-1])
 	}
 	var v uint64
-	for i := 0; i < len(d.s) && i < binary.MaxVarintLen64; i++ {
-		c := d.s[i]
+	for i := 0; d.at+i < len(d.s) && i < binary.MaxVarintLen64; i++ {
+		c := d.s[d.at+i]
 		v |= uint64(c&0x7f) << (7 * i)
 		if c < 0x80 {
-			d.s = d.s[i+1:]
+			d.at += i + 1
 			return v
 		}
 	}
@@ -267,7 +267,7 @@ func (d *decoder) int() int64 {
 // count reads the length of a list, each of whose items takes a byte or more.
 func (d *decoder) count() int {
 	v := d.uint()
-	if v > uint64(len(d.s)) {
+	if v > uint64(len(d.s)-d.at) {
 		d.fail("list too long")
 		return 0
 	}
@@ -276,9 +276,8 @@ func (d *decoder) count() int {
 
 func (d *decoder) string() string {
 	n := d.count()
-	s := d.s[:n]
-	d.s = d.s[n:]
-	return s
+	d.at += n
+	return d.s[d.at-n : d.at]
 }
 
 func (d *decoder) change(before Changes, c *Change, prev string) {
