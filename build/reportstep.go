@@ -157,6 +157,8 @@ func (s StepReport) Reason() string {
 			text += fmt.Sprintf(" and %d more", n)
 		}
 		return text
+	case s.copies() && s.Error == "":
+		return "its files changed"
 	}
 	return ""
 }

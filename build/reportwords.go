@@ -84,12 +84,13 @@ func entryWords(was, is string) []string {
 		if i >= len(a) || i >= len(b) {
 			break
 		}
-		if a[i] != b[i] {
-			out = append(out, fmt.Sprintf("%s %s -> %s", name, a[i], b[i]))
+		if a[i] == b[i] {
+			continue
 		}
-		if name == "kind" && a[i] != b[i] {
-			return out
+		if name == "kind" { // the other fields have other meanings
+			return []string{fmt.Sprintf("kind %s -> %s", kindWords[a[i]], kindWords[b[i]])}
 		}
+		out = append(out, fmt.Sprintf("%s %s -> %s", name, a[i], b[i]))
 	}
 	if len(out) == 0 {
 		out = append(out, "entry")
@@ -135,7 +136,7 @@ func changeWords(old, c *tree.Change) string {
 	a, b := old.Node, c.Node
 	var words []string
 	if a.Kind != b.Kind {
-		return fmt.Sprintf("kind %s -> %s", a.Kind, b.Kind)
+		return fmt.Sprintf("kind %s -> %s", KindWord(a.Kind), KindWord(b.Kind))
 	}
 	if a.Kind == tree.File && (a.Size != b.Size || a.Digest != b.Digest) {
 		words = append(words, "content")
@@ -153,4 +154,12 @@ func changeWords(old, c *tree.Change) string {
 		words = append(words, fmt.Sprintf("target %s -> %s", a.Target, b.Target))
 	}
 	return strings.Join(words, ", ")
+}
+
+// KindWord says what an entry is.
+func KindWord(k tree.Kind) string { return kindWords[k.String()] }
+
+// kindWords are the words for the letters of tree.Kind.
+var kindWords = map[string]string{
+	"d": "directory", "-": "file", "l": "symlink", "p": "fifo", "c": "device", "b": "device", "?": "nothing",
 }

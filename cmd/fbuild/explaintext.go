@@ -140,8 +140,8 @@ func (e *explanation) why(i int) string {
 		return short(strings.Join(strings.Fields(s.Error), " "), 100)
 	case s.Why == "" && len(s.Inputs) > 0:
 		return s.Reason()
-	case s.Why == "" && len(d.Changed) == 0 && s.Keyword() != "RUN":
-		return "its files changed"
+	case s.Why == "" && len(d.Changed) == 0:
+		return s.Reason()
 	case len(d.Changed) > 0:
 		return changes(d, 1)
 	}
@@ -364,7 +364,7 @@ func entryWord(c tree.Change) string {
 	case c.Node.Kind == tree.File:
 		return bytesOf(c.Node.Size)
 	}
-	return c.Node.Kind.String()
+	return build.KindWord(c.Node.Kind)
 }
 
 // short cuts a text that is longer than most to one line of that length.

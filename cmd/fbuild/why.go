@@ -82,7 +82,7 @@ func (a *app) completeImage(cmd *cobra.Command, args []string, _ string) ([]stri
 // madeText says where a path comes from.
 func madeText(m *build.Made, image string, all bool) string {
 	var b strings.Builder
-	what := m.Kind.String()
+	what := build.KindWord(m.Kind)
 	if m.Kind == tree.File {
 		what += ", " + bytesOf(m.Size)
 	}
@@ -169,7 +169,7 @@ type jsonMadeBy struct {
 }
 
 func madeJSON(m *build.Made, all bool) jsonMade {
-	out := jsonMade{Image: m.Image, Path: "/" + m.Path, Kind: m.Kind.String(), Size: m.Size, By: madeByJSON(m.By, all)}
+	out := jsonMade{Image: m.Image, Path: "/" + m.Path, Kind: build.KindWord(m.Kind), Size: m.Size, By: madeByJSON(m.By, all)}
 	for _, o := range m.Older {
 		out.Over = append(out.Over, madeByJSON(o, all))
 	}
