@@ -2,6 +2,7 @@ package layer
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -23,6 +24,8 @@ type job struct {
 	group []byte     // its bytes, or
 	node  *tree.Node // where they are,
 	off   int64      // from here
+	run   *run       // of a file
+	sum   bool       // the digest of its bytes is wanted
 	key   FrameKey
 	keyed bool
 
@@ -30,6 +33,7 @@ type job struct {
 	out    []byte        // a buffer of Workers.slots
 	crc    uint32
 	reused bool
+	digest tree.Digest
 }
 
 // compression turns runs into the bytes of a blob: one goroutine hands out jobs,
@@ -40,6 +44,7 @@ type compression struct {
 	contents Contents
 	frames   Frames // nil: none
 	out      *blobWriter
+	toc      *toc // of a seekable layer
 
 	crc    uint32 // of the tar, put together from that of the frames
 	size   int64
@@ -108,13 +113,22 @@ func (c *compression) giveBack(j *job) {
 
 // work makes the frame of a job, or finds it.
 func (c *compression) work(w *worker, j *job) error {
-	if c.reuse(j) {
+	reused := c.reuse(j)
+	if reused && !j.sum {
 		close(j.done)
 		return nil
 	}
 	in, err := c.bytes(w, j)
 	if err != nil {
 		return err
+	}
+	if j.sum {
+		sum := sha256.Sum256(in)
+		j.digest = digestOf(sum[:])
+	}
+	if reused {
+		close(j.done)
+		return nil
 	}
 	enc, err := w.encoder(c.codec)
 	if err != nil {
@@ -224,10 +238,15 @@ func (c *compression) write(ctx context.Context, ordered <-chan *job) error {
 }
 
 func (c *compression) frame(j *job) error {
-	f := Frame{Key: j.key, Off: c.out.size, Len: int64(len(j.out)), Size: j.size, CRC: j.crc}
+	var before, after []byte
+	if c.codec.wrap != nil {
+		before, after = c.codec.wrap(j.crc, j.size)
+	}
+	start := c.out.size
 	if j.keyed {
-		f.Sum = frameSum(j.out)
-		c.placed = append(c.placed, f)
+		c.placed = append(c.placed, Frame{
+			Key: j.key, Off: start + int64(len(before)), Len: int64(len(j.out)), Size: j.size, CRC: j.crc, Sum: frameSum(j.out),
+		})
 	}
 	c.stats.Frames++
 	if j.reused {
@@ -235,6 +254,16 @@ func (c *compression) frame(j *job) error {
 		c.stats.ReusedBytes += j.size
 	}
 	c.crc, c.size = crcCombine(c.crc, j.crc, j.size), c.size+j.size
-	_, err := c.out.Write(j.out)
-	return err
+	for _, b := range [][]byte{before, j.out, after} {
+		if len(b) == 0 {
+			continue
+		}
+		if _, err := c.out.Write(b); err != nil {
+			return err
+		}
+	}
+	if c.toc != nil && j.run != nil {
+		c.toc.chunk(j.run, tocChunk{off: start, end: c.out.size, size: j.size, digest: j.digest})
+	}
+	return nil
 }

@@ -14,6 +14,7 @@ type run struct {
 	group []byte // a buffer of Workers.groups
 
 	node  *tree.Node // what is stored of the file, holes that are not stored left out
+	seek  bool       // its blocks have digests, too
 	ready chan struct{}
 	// digest of the file stands when ready is closed; "" where the file is sparse,
 	// whose frames have no key.
@@ -35,6 +36,7 @@ type cutter struct {
 	sums  *fileSums
 	runs  chan *run
 
+	toc   *toc // of a seekable layer
 	group []byte
 	left  int64 // bytes of a large file still to come
 	// ctx is of one Seal.
@@ -48,6 +50,9 @@ func (c *cutter) Write(b []byte) (int, error) {
 	n := len(b)
 	skip := min(c.left, int64(len(b)))
 	c.left -= skip
+	if err := c.split(b[:skip], b[skip:]); err != nil {
+		return 0, err
+	}
 	for b = b[skip:]; len(b) > 0; {
 		if c.group == nil {
 			if err := c.buffer(); err != nil {
@@ -63,6 +68,18 @@ func (c *cutter) Write(b []byte) (int, error) {
 		}
 	}
 	return n, nil
+}
+
+// split keeps what is needed to make the tar again.
+func (c *cutter) split(file, rest []byte) error {
+	if c.toc == nil || c.toc.split == nil {
+		return nil
+	}
+	c.toc.split.content(file)
+	if len(rest) == 0 {
+		return nil
+	}
+	return c.toc.split.between(rest)
 }
 
 // buffer gets a buffer for the next group. Whoever is to give one back may wait
@@ -122,7 +139,7 @@ func (c *cutter) file(n, stored *tree.Node, spans []span) error {
 	if err := c.cut(); err != nil {
 		return err
 	}
-	r := &run{node: stored, ready: make(chan struct{})}
+	r := &run{seek: c.toc != nil, node: stored, ready: make(chan struct{})}
 	switch {
 	case n != stored:
 		c.sums.expect(c.out.size, n, spans, nil)
@@ -135,6 +152,9 @@ func (c *cutter) file(n, stored *tree.Node, spans []span) error {
 			r.digest = d
 			close(r.ready)
 		})
+	}
+	if c.toc != nil {
+		c.toc.file(r)
 	}
 	c.left = stored.Size
 	return c.push(r)
@@ -175,8 +195,9 @@ func (c *frameCodec) parts(r *run) []*job {
 	}
 	jobs := make([]*job, 0, (r.node.Size+c.block-1)/c.block)
 	for off := int64(0); off < r.node.Size; off += c.block {
-		j := &job{size: min(c.block, r.node.Size-off), node: r.node, off: off, done: make(chan struct{})}
-		if r.digest != "" {
+		j := &job{size: min(c.block, r.node.Size-off), node: r.node, off: off, run: r, done: make(chan struct{})}
+		j.sum = r.seek && r.node.Size > c.block
+		if r.digest != "" && r.node.Size >= keyed {
 			j.key, j.keyed = c.frameKey(runFile, r.digest, off/c.block), true
 		}
 		jobs = append(jobs, j)

@@ -72,7 +72,9 @@ type Info struct {
 
 // Options say how Seal and WriteTar write.
 type Options struct {
-	// Compression is "gzip" (also ""), "zstd" or "uncompressed".
+	// Compression is "gzip" (also ""), "zstd", "uncompressed", or one of the
+	// seekable forms "estargz" and "zstd:chunked". The tar of an eStargz layer, and
+	// so its DiffID, is not that of the others: it holds a table of contents.
 	Compression string
 	// Level is the codec's own; 0 means gzip's 6 and zstd's 3, LevelNone gzip
 	// without compression.
@@ -95,8 +97,10 @@ type Sealed struct {
 	TarSize   int64       // bytes of the tar
 	MediaType string
 	Notes     []string // what was left out, for people
-	Frames    []Frame  // that others may look for in the blob
-	Stats     Stats
+	// Annotations are the descriptor's, of a seekable layer.
+	Annotations map[string]string
+	Frames      []Frame // that others may look for in the blob
+	Stats       Stats
 	// Changes are what was sealed, every file with the digest of its bytes; nodes
 	// that had none are copies. A file with more than 1 GiB of holes may have none.
 	Changes tree.Changes

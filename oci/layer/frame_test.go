@@ -71,7 +71,7 @@ func realistic(seed uint64) (tree.Changes, packs) {
 		cs = append(cs, tree.Change{Path: path, Node: n})
 		return n
 	}
-	for i := range 300 {
+	for i := range 100 {
 		file(fmt.Sprintf("a/small%d", i), r.IntN(9000))
 	}
 	for i, size := range []int{64<<10 - 1, 64 << 10, 64<<10 + 1, 1 << 20, 1<<20 + 1, 5<<19 + 77} {

@@ -32,6 +32,11 @@ type frameCodec struct {
 	head    []byte                              // before the frames of a blob
 	tail    func(crc uint32, size int64) []byte // behind them
 	encoder func() (encoder, error)
+
+	// Of seekable layers: what stands around each frame, and what ends the blob.
+	zstd   bool
+	wrap   func(crc uint32, size int64) (before, after []byte)
+	finish func(*sealing, encoder) error
 }
 
 // encoder makes frames, one at a time.

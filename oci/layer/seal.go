@@ -53,6 +53,7 @@ func Seal(ctx context.Context, blob io.Writer, cs tree.Changes, c Contents, o Op
 	return Sealed{
 		DiffID: digest(s.tarSum), Digest: s.out.digest(), Size: s.out.size, TarSize: s.tarSize,
 		MediaType: s.media, Notes: s.notes, Frames: s.z.placed, Stats: s.z.stats, Changes: s.sums.changes(cs),
+		Annotations: s.annotations,
 	}, nil
 }
 
@@ -64,6 +65,12 @@ func codecOf(o Options) (*frameCodec, string, error) {
 		return c, mediaGzip, err
 	case "zstd":
 		c, err := newZstdCodec(o.Level)
+		return c, mediaZstd, err
+	case "estargz":
+		c, err := newStargzCodec(o.Level)
+		return c, mediaGzip, err
+	case "zstd:chunked":
+		c, err := newChunkedCodec(o.Level)
 		return c, mediaZstd, err
 	case "uncompressed":
 		return nil, mediaTar, nil
@@ -86,6 +93,9 @@ type sealing struct {
 	sums    *fileSums
 	notes   []string
 	z       compression
+
+	toc         *toc // of a seekable layer
+	annotations map[string]string
 }
 
 func (s *sealing) run(ctx context.Context, cs tree.Changes) error {
@@ -112,7 +122,10 @@ func (s *sealing) run(ctx context.Context, cs tree.Changes) error {
 	if s.o.Workers == nil {
 		s.o.Workers = NewWorkers()
 	}
-	s.z = compression{codec: s.codec, w: s.o.Workers, contents: s.contents, frames: s.o.Frames, out: s.out}
+	if s.codec.finish != nil {
+		s.toc = newTOC(s.codec.zstd)
+	}
+	s.z = compression{codec: s.codec, w: s.o.Workers, contents: s.contents, frames: s.o.Frames, out: s.out, toc: s.toc}
 	runs := make(chan *run, maxRuns)
 	g.Go(func() error { return s.cut(ctx, w, cs, runs) })
 	g.Go(func() error { return s.z.do(ctx, runs) })
@@ -130,6 +143,12 @@ func (s *sealing) run(ctx context.Context, cs tree.Changes) error {
 	if err == nil && (s.z.size != s.tarSize || s.z.crc != s.tarCRC) {
 		err = ErrFrames
 	}
+	if err == nil && s.toc != nil {
+		var enc encoder
+		if enc, err = s.codec.encoder(); err == nil {
+			err = s.codec.finish(s, enc)
+		}
+	}
 	return err
 }
 
@@ -139,6 +158,9 @@ func (s *sealing) cut(ctx context.Context, w *pipeWriter, cs tree.Changes, runs 
 	defer c.abandon()
 	t := newTarWriter(c, s.contents, s.o)
 	t.entry, t.file = c.entry, c.file
+	if s.toc != nil {
+		c.toc, t.wrote, t.dense, t.open = s.toc, s.toc.add, true, !s.codec.zstd
+	}
 	if err := t.all(ctx, cs); err != nil {
 		return err
 	}

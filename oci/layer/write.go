@@ -38,6 +38,8 @@ type tarWriter struct {
 	w     io.Writer
 	c     Contents
 	clamp *tree.Time
+	dense bool // holes are written as zeros
+	open  bool // the end is somebody else's to write
 	notes notes
 	buf   []byte
 	first map[*tree.Node]string
@@ -45,13 +47,15 @@ type tarWriter struct {
 	// its bytes: the node, what of it is stored (itself, or a copy without the
 	// holes that are left out), and where that lies in the file.
 	entry func(path string) error
+	wrote func(h *header) error // told of each header behind it
 	file  func(n, stored *tree.Node, spans []span) error
 }
 
 func newTarWriter(w io.Writer, c Contents, o Options) *tarWriter {
 	return &tarWriter{
 		w: w, c: c, clamp: o.ClampMtime, first: map[*tree.Node]string{},
-		entry: func(string) error { return nil }, file: func(_, _ *tree.Node, _ []span) error { return nil },
+		entry: func(string) error { return nil }, wrote: func(*header) error { return nil },
+		file: func(_, _ *tree.Node, _ []span) error { return nil },
 	}
 }
 
@@ -68,6 +72,9 @@ func (t *tarWriter) all(ctx context.Context, cs tree.Changes) error {
 		if err := t.change(ctx, &cs[i], shared); err != nil {
 			return fmt.Errorf("write %q to the layer: %w", cs[i].Path, err)
 		}
+	}
+	if t.open {
+		return nil
 	}
 	var end [2 * blockSize]byte
 	return t.bytes(end[:])
@@ -224,6 +231,9 @@ func (t *tarWriter) regular(ctx context.Context, h *header, n *tree.Node) error 
 	if err != nil {
 		return err
 	}
+	if t.dense {
+		l = layout{data: n.Extents, stored: n.Size}
+	}
 	h.typ, h.size = typeFile, l.stored
 	if !l.sparse {
 		if err := t.header(h); err != nil {
@@ -301,7 +311,10 @@ func (t *tarWriter) header(h *header) error {
 	if err != nil {
 		return err
 	}
-	return t.bytes(b)
+	if err := t.bytes(b); err != nil {
+		return err
+	}
+	return t.wrote(h)
 }
 
 func (t *tarWriter) bytes(b []byte) error {
