@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/oci"
 	"github.com/fbuild/fbuild/progress"
@@ -105,6 +107,9 @@ func (b *builder) resolveAt(ctx context.Context, where string, p v1.Platform) (*
 	}
 	key := newKey("ref").str(oci.FullName(ref)).str(p.String()).sum()
 	if !b.opts.Pull {
+		if img, ok := b.named(ctx, oci.FullName(ref), p); ok {
+			return img, nil
+		}
 		if img, ok := b.known(ctx, key, oci.FullName(ref), p); ok {
 			return img, nil
 		}
@@ -117,6 +122,31 @@ func (b *builder) resolveAt(ctx context.Context, where string, p v1.Platform) (*
 		return nil, err
 	}
 	return img, b.learn(key, oci.FullName(ref), img)
+}
+
+// named returns the image of the store that has a name: one that was built, pulled,
+// loaded or tagged here, as docker prefers its own images. Those of the store are
+// whole.
+func (b *builder) named(ctx context.Context, name string, p v1.Platform) (*oci.Image, bool) {
+	list, err := b.store.Images()
+	if err != nil {
+		b.warn("%v", err)
+		return nil, false
+	}
+	i := slices.IndexFunc(list, func(i cache.Image) bool { return i.Name == name })
+	if i < 0 {
+		return nil, false
+	}
+	img, err := oci.OpenLayout(ctx, b.store.Dir(), list[i].Desc.Digest.String(), p)
+	if err != nil || img.Mismatch != nil {
+		return nil, false
+	}
+	for _, l := range img.Layers {
+		if !b.store.HasBlob(tree.Digest(l.Desc.Digest.String())) {
+			return nil, false
+		}
+	}
+	return img, true
 }
 
 // openLocal opens a layout: a directory, or an archive of one.

@@ -17,7 +17,7 @@ const sendingTarball = "sending tarball"
 func (b *builder) writeDocker(ctx context.Context, img *oci.Built, o Output, step *progress.Step) error {
 	archive := func(w io.Writer) error {
 		s := &sentWriter{w: w, step: step, total: img.Size()}
-		err := oci.WriteDockerArchive(ctx, s, b.names(o), img)
+		err := oci.WriteDockerArchive(ctx, s, oci.Saved{Image: img, Names: b.names(o)})
 		if err == nil {
 			step.Status(sendingTarball, s.sent, s.sent, true)
 		}

@@ -19,7 +19,7 @@ func TestPushRefusedHalfWay(t *testing.T) {
 		name, want, hint string
 		lie              func(n *atomic.Int32, r *http.Request) int
 	}{
-		{"a blob", "403", "log in first", func(n *atomic.Int32, r *http.Request) int {
+		{"a blob", "403", "fbuild login", func(n *atomic.Int32, r *http.Request) int {
 			if (r.Method == http.MethodPut || r.Method == http.MethodPatch) && strings.Contains(r.URL.Path, "/blobs/uploads/") && n.Add(1) > 1 {
 				return http.StatusForbidden
 			}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -293,37 +294,47 @@ func lockDir(dir string) (unlock func() error, err error) {
 	return d.Close, nil
 }
 
+// Saved is an image of an archive with its names there.
+type Saved struct {
+	Image *Built
+	Names []string
+}
+
 // WriteArchive writes an image as the tar of an OCI layout that `docker load`
 // understands too. The bytes depend on the image and its names only.
 func WriteArchive(ctx context.Context, w io.Writer, names []string, b *Built) error {
-	if err := writeArchive(ctx, w, names, b, false); err != nil {
+	if err := writeArchive(ctx, w, []Saved{{b, names}}, false); err != nil {
 		return fmt.Errorf("write OCI archive: %w", err)
 	}
 	return nil
 }
 
-// WriteDockerArchive writes an image for `docker load`, `podman load` and
+// WriteDockerArchive writes images for `docker load`, `podman load` and
 // `ctr image import`: the tar of WriteArchive with docker save's file of names.
 // Layers go in as they are.
-func WriteDockerArchive(ctx context.Context, w io.Writer, names []string, b *Built) error {
-	if err := writeArchive(ctx, w, names, b, true); err != nil {
+func WriteDockerArchive(ctx context.Context, w io.Writer, list ...Saved) error {
+	if err := writeArchive(ctx, w, list, true); err != nil {
 		return fmt.Errorf("write docker archive: %w", err)
 	}
 	return nil
 }
 
-func writeArchive(ctx context.Context, w io.Writer, names []string, b *Built, docker bool) error {
-	entries, err := b.entries(names)
-	if err != nil {
-		return err
-	}
-	index, err := json.Marshal(mergeIndex(&v1.IndexManifest{}, entries))
-	if err != nil {
-		return err
-	}
-	manifest, err := b.dockerSave(entries)
-	if err != nil {
-		return err
+func writeArchive(ctx context.Context, w io.Writer, list []Saved, docker bool) error {
+	var entries []v1.Descriptor
+	var saves []saved
+	repos := map[string]map[string]string{}
+	blobs := map[v1.Hash]blob{}
+	for _, s := range list {
+		own, err := s.Image.entries(s.Names)
+		if err != nil {
+			return err
+		}
+		entries = append(entries, own...)
+		saves = append(saves, s.Image.dockerSave(own))
+		s.Image.dockerRepositories(own, repos)
+		for _, b := range append(s.Image.blobs(), memoryBlob(s.Image.Desc, s.Image.RawManifest)) {
+			blobs[b.desc.Digest] = b
+		}
 	}
 	tw := tar.NewWriter(w)
 	for _, dir := range []string{"blobs/", "blobs/sha256/"} {
@@ -331,27 +342,25 @@ func writeArchive(ctx context.Context, w io.Writer, names []string, b *Built, do
 			return err
 		}
 	}
-	list := append(b.blobs(), memoryBlob(b.Desc, b.RawManifest))
-	slices.SortFunc(list, func(a, b blob) int { return strings.Compare(a.desc.Digest.Hex, b.desc.Digest.Hex) })
-	for _, bl := range list {
-		if err := tarBlob(ctx, tw, blobPath(bl.desc.Digest), bl); err != nil {
+	for _, h := range slices.SortedFunc(maps.Keys(blobs), func(a, b v1.Hash) int { return strings.Compare(a.Hex, b.Hex) }) {
+		if err := tarBlob(ctx, tw, blobPath(h), blobs[h]); err != nil {
 			return err
 		}
 	}
 	type small struct {
 		name string
-		data []byte
+		data any
 	}
-	files := []small{{indexFile, index}, {dockerManifest, manifest}, {layoutFile, []byte(layoutVersion)}}
+	files := []small{{indexFile, mergeIndex(&v1.IndexManifest{}, entries)}, {dockerManifest, saves}, {layoutFile, json.RawMessage(layoutVersion)}}
 	if docker {
-		repos, err := b.dockerRepositories(entries)
-		if err != nil {
-			return err
-		}
 		files = append(files, small{dockerRepositories, repos})
 	}
 	for _, f := range files {
-		if err := tarBlob(ctx, tw, f.name, memoryBlob(v1.Descriptor{Size: int64(len(f.data))}, f.data)); err != nil {
+		data, err := json.Marshal(f.data)
+		if err == nil {
+			err = tarBlob(ctx, tw, f.name, memoryBlob(v1.Descriptor{Size: int64(len(data))}, data))
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -370,8 +379,8 @@ func tarBlob(ctx context.Context, tw *tar.Writer, name string, b blob) error {
 	return errors.Join(err, r.Close())
 }
 
-// dockerSave is the manifest.json that `docker load` reads.
-func (b *Built) dockerSave(entries []v1.Descriptor) ([]byte, error) {
+// dockerSave is the image's entry of the manifest.json that `docker load` reads.
+func (b *Built) dockerSave(entries []v1.Descriptor) saved {
 	s := saved{Config: blobPath(b.Manifest.Config.Digest), RepoTags: []string{}, Layers: []string{}}
 	for _, d := range entries {
 		if n := d.Annotations[imageNameKey]; n != "" {
@@ -381,13 +390,12 @@ func (b *Built) dockerSave(entries []v1.Descriptor) ([]byte, error) {
 	for _, d := range b.Manifest.Layers {
 		s.Layers = append(s.Layers, blobPath(d.Digest))
 	}
-	return json.Marshal([]saved{s})
+	return s
 }
 
-// dockerRepositories is docker save's oldest file of names, name -> tag -> the
+// dockerRepositories adds to docker save's oldest file of names, name -> tag -> the
 // last layer: what still lists the names of an archive reads it.
-func (b *Built) dockerRepositories(entries []v1.Descriptor) ([]byte, error) {
-	repos := map[string]map[string]string{}
+func (b *Built) dockerRepositories(entries []v1.Descriptor, repos map[string]map[string]string) {
 	for _, d := range entries {
 		name, tag := cutTag(d.Annotations[imageNameKey])
 		if n := len(b.Manifest.Layers); name != "" && n > 0 {
@@ -397,7 +405,6 @@ func (b *Built) dockerRepositories(entries []v1.Descriptor) ([]byte, error) {
 			repos[name][tag] = b.Manifest.Layers[n-1].Digest.Hex
 		}
 	}
-	return json.Marshal(repos)
 }
 
 // Size is about how many bytes an archive of the image has.

@@ -55,6 +55,9 @@ func run(args []string) int {
 		fmt.Fprintln(os.Stderr, "fbuild: error: interrupted")
 		return exitInterrupted
 	}
+	if errors.Is(err, errDiffer) {
+		return exitFailed // what differs has been said
+	}
 	text, hint, code := explain(err)
 	if errors.Is(err, errAffected) { // an answer
 		return code

@@ -134,7 +134,7 @@ func hintOf(err error) string {
 	case errors.As(err, &source) && source.Hint != "":
 		return source.Hint
 	case errors.Is(err, oci.ErrUnauthorized):
-		return "log in first: credentials are read from ~/.docker/config.json, or from the directory in $DOCKER_CONFIG"
+		return "fbuild login, or docker login: credentials are read from ~/.docker/config.json, or from the directory in $DOCKER_CONFIG"
 	case errors.Is(err, oci.ErrUnreachable):
 		return "is the registry's name right and the network there? A registry without TLS needs --insecure HOST"
 	case errors.Is(err, oci.ErrTLS):

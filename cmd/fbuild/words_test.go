@@ -33,7 +33,7 @@ func TestExplain(t *testing.T) {
 		},
 		{
 			"refused credentials", fmt.Errorf("pull: %w", oci.ErrUnauthorized), "pull: " + oci.ErrUnauthorized.Error(),
-			"log in first: credentials are read from ~/.docker/config.json, or from the directory in $DOCKER_CONFIG", exitFailed,
+			"fbuild login, or docker login: credentials are read from ~/.docker/config.json, or from the directory in $DOCKER_CONFIG", exitFailed,
 		},
 		{
 			"a full disk", fmt.Errorf("write: %w", unix.ENOSPC), "write: no space left on device",

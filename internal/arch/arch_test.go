@@ -25,9 +25,10 @@ const (
 // package of this module; one that is may import what stands beside it.
 // Everything may import internal/.
 var mayImport = map[string][]string{
-	"cmd/fbuild":        {"build", "buildctx", "cache", "dockerfile", "exec", "fetch", "oci", "probe", "progress", "trace", "tree"},
+	"cmd/fbuild":        {"build", "buildctx", "cache", "dockerfile", "exec", "fetch", "image", "oci", "probe", "progress", "trace", "tree"},
 	"build":             {"buildctx", "cache", "dockerfile", "exec", "fetch", "fusefs", "oci", "oci/layer", "probe", "progress", "snapshot", "trace", "tree"},
 	"probe":             {"exec", "snapshot"},
+	"image":             {"cache", "oci", "oci/layer", "tree"},
 	"oci":               {"oci/layer", "tree"},
 	"oci/layer":         {"tree"},
 	"trace":             {"tree"},

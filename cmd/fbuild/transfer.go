@@ -1,0 +1,314 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/fbuild/fbuild/cache"
+	"github.com/fbuild/fbuild/image"
+	"github.com/fbuild/fbuild/internal/outfile"
+	"github.com/fbuild/fbuild/oci"
+	"github.com/fbuild/fbuild/progress"
+)
+
+// remote talks to registries.
+func (a *app) remote(insecure []string) *oci.Remote {
+	return oci.NewRemote(oci.RemoteOptions{Insecure: insecure, UserAgent: "fbuild/" + version})
+}
+
+func insecureFlag(cmd *cobra.Command, hosts *[]string) {
+	cmd.Flags().StringArrayVar(hosts, "insecure", nil, "a registry (HOST or HOST:PORT) whose certificate is not checked, or that has no TLS")
+}
+
+// platformOf reads --platform of commands that run nothing; "" is this host's.
+func platformOf(text string) (oci.Platform, error) {
+	if text == "" {
+		return hostPlatform(nil)
+	}
+	p, err := v1.ParsePlatform(text)
+	if err != nil {
+		return oci.Platform{}, usagef("--platform: %w", err)
+	}
+	return oci.Normalize(*p), nil
+}
+
+// shown runs fn with a step that shows what is sent or fetched on stderr; quiet
+// shows nothing.
+func (a *app) shown(title string, quiet bool, fn func(step *progress.Step) error) error {
+	mode := progress.Auto
+	if quiet {
+		mode = progress.Quiet
+	}
+	d, err := progress.New(progress.Options{Mode: mode, Out: a.stderr})
+	if err != nil {
+		return err
+	}
+	defer onStop(d)()
+	step := d.Step(title)
+	step.Start()
+	err = fn(step)
+	step.Done(err)
+	return errors.Join(err, d.Close(err))
+}
+
+func (a *app) pullCommand() *cobra.Command {
+	var platform string
+	var quiet bool
+	var insecure []string
+	cmd := &cobra.Command{
+		Use: "pull NAME[:TAG|@DIGEST]", Short: "Fetch an image from a registry into the store",
+		Long: "Fetch an image from a registry into the store. Builds fetch what they need by themselves, and only that.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("%s needs the name of an image", cmd.CommandPath())
+			}
+			p, err := platformOf(platform)
+			if err != nil {
+				return err
+			}
+			ref, err := oci.ParseRef(args[0])
+			if err != nil {
+				return &usageError{err}
+			}
+			full := oci.FullName(ref)
+			r := a.remote(insecure)
+			defer r.Close()
+			return a.withStore(cmd.Context(), func(s *cache.Store) error {
+				var img *image.Image
+				err := a.shown("pull "+full, quiet, func(step *progress.Step) (err error) {
+					img, err = image.Pull(cmd.Context(), s, r, full, p, func(id string, n, size int64, done bool) {
+						step.Status(id, n, size, done)
+					})
+					return err
+				})
+				if err != nil {
+					return err
+				}
+				if quiet {
+					_, err = fmt.Fprintln(a.stdout, full)
+					return err
+				}
+				_, err = fmt.Fprintf(a.stdout, "Digest: %s\n%s\n", img.Desc.Digest, full)
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&platform, "platform", "", "the platform to fetch (default: this host's)")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "only the name")
+	insecureFlag(cmd, &insecure)
+	return cmd
+}
+
+func (a *app) pushCommand() *cobra.Command {
+	var quiet, all bool
+	var insecure []string
+	cmd := &cobra.Command{
+		Use: "push NAME[:TAG]...", Short: "Send images of the store to their registries",
+		Long: "Send images of the store to the registries that their names say. What a registry has is not sent again.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("%s needs the name of an image", cmd.CommandPath())
+			}
+			r := a.remote(insecure)
+			defer r.Close()
+			return a.withStore(cmd.Context(), func(s *cache.Store) error {
+				for _, name := range args {
+					if err := a.push(cmd.Context(), s, r, name, all, quiet); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "only the name")
+	cmd.Flags().BoolVarP(&all, "all-tags", "a", false, "every tag of the repository that the store has")
+	insecureFlag(cmd, &insecure)
+	return cmd
+}
+
+// push sends an image under one name, or all that the store has of its repository.
+func (a *app) push(ctx context.Context, s *cache.Store, r *oci.Remote, name string, all, quiet bool) error {
+	full, err := image.Name(name)
+	if err != nil {
+		return &hintError{&usageError{err}, "an image is pushed by a name: fbuild tag IMAGE NAME gives it one"}
+	}
+	jobs := map[*image.Image][]string{}
+	var order []*image.Image
+	if all {
+		list, err := image.List(ctx, s)
+		if err != nil {
+			return err
+		}
+		repo := full[:strings.LastIndex(full, ":")+1]
+		for _, img := range list {
+			for _, n := range img.Names {
+				if strings.HasPrefix(n, repo) && !strings.Contains(n[len(repo):], "/") {
+					jobs[img] = append(jobs[img], n)
+				}
+			}
+			if jobs[img] != nil {
+				order = append(order, img)
+			}
+		}
+	}
+	if len(order) == 0 {
+		img, err := findImage(ctx, s, full)
+		if err != nil {
+			return err
+		}
+		jobs[img], order = []string{full}, []*image.Image{img}
+	}
+	for _, img := range order {
+		if err := a.pushImage(ctx, r, img, jobs[img], quiet); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) pushImage(ctx context.Context, r *oci.Remote, img *image.Image, names []string, quiet bool) error {
+	err := a.shown("push "+strings.Join(names, ", "), quiet, func(step *progress.Step) error {
+		_, err := r.Push(ctx, names, &img.Built, func(st oci.Status) {
+			if !st.Manifest {
+				text := string(st.Digest)
+				switch st.State {
+				case oci.Exists:
+					text += " (exists)"
+				case oci.Mounted:
+					text += " (mounted)"
+				case oci.Pushing, oci.Pushed:
+				}
+				step.Status(text, st.Current, st.Total, st.State != oci.Pushing)
+			}
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		line := n
+		if !quiet {
+			line = fmt.Sprintf("%s: digest: %s size: %d", n, img.Desc.Digest, img.Desc.Size)
+		}
+		if _, err := fmt.Fprintln(a.stdout, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) saveCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use: "save [-o FILE] IMAGE...", Short: "Write images of the store as an archive that docker, podman and ctr load",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("%s needs an image", cmd.CommandPath())
+			}
+			if file == "" {
+				if f, ok := a.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+					return &hintError{usagef("an archive is not for a terminal"), "name a file with -o, or send it somewhere"}
+				}
+			}
+			return a.withStore(cmd.Context(), func(s *cache.Store) error {
+				list, err := savedImages(cmd.Context(), s, args)
+				if err != nil {
+					return err
+				}
+				write := func(w io.Writer) error { return oci.WriteDockerArchive(cmd.Context(), w, list...) }
+				if file == "" {
+					return write(a.stdout)
+				}
+				return outfile.Write(file, write)
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&file, "output", "o", "", "the file (default: stdout)")
+	return cmd
+}
+
+// savedImages finds the images of a save: each with the names that were given, or,
+// given by its ID, with none.
+func savedImages(ctx context.Context, s *cache.Store, args []string) ([]oci.Saved, error) {
+	var list []oci.Saved
+	for _, arg := range args {
+		img, err := findImage(ctx, s, arg)
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(list, func(l oci.Saved) bool { return l.Image.Desc.Digest == img.Desc.Digest })
+		if i < 0 {
+			i = len(list)
+			list = append(list, oci.Saved{Image: &img.Built})
+		}
+		if full, err := image.Name(arg); err == nil && slices.Contains(img.Names, full) && !slices.Contains(list[i].Names, full) {
+			list[i].Names = append(list[i].Names, full)
+		}
+	}
+	return list, nil
+}
+
+func (a *app) loadCommand() *cobra.Command {
+	var file, platform string
+	var quiet bool
+	cmd := &cobra.Command{
+		Use: "load [-i FILE]", Short: "Put the images of an archive into the store", Args: noArgs,
+		Long: "Put the images of an archive of docker save, podman save, buildx or fbuild into the store. It may be compressed with gzip.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := platformOf(platform)
+			if err != nil {
+				return err
+			}
+			if file == "" && term.IsTerminal(int(os.Stdin.Fd())) {
+				return &hintError{usagef("an archive is not typed"), "name a file with -i, or send one to stdin"}
+			}
+			return a.withStore(cmd.Context(), func(s *cache.Store) error {
+				from := file
+				if from == "" {
+					if from, err = image.Spool(s, os.Stdin); err != nil {
+						return err
+					}
+					defer func() { _ = os.Remove(from) }() // or the store's sweep does
+				}
+				list, err := image.Load(cmd.Context(), s, from, p)
+				if err != nil {
+					return err
+				}
+				return a.sayLoaded(list, quiet)
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&file, "input", "i", "", "the file (default: stdin)")
+	cmd.Flags().StringVar(&platform, "platform", "", "of images for several platforms (default: this host's)")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "say nothing but names")
+	return cmd
+}
+
+func (a *app) sayLoaded(list []*image.Image, quiet bool) error {
+	for _, img := range list {
+		lines := img.Names
+		if len(lines) == 0 {
+			lines = []string{"image ID: " + img.ID()}
+		}
+		for _, line := range lines {
+			if !quiet {
+				line = "Loaded image: " + image.Familiar(line)
+			}
+			if _, err := fmt.Fprintln(a.stdout, printable(line)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,281 @@
+// Package image is the images of a store, for the commands that are no build: they
+// are listed, named, pulled, pushed, saved, loaded, looked at and compared.
+//
+// Owns: what a name, an image ID or a digest means among the images of a store.
+//
+// Invariants: an image gets a name when everything that it consists of is in the
+// store. Removing one takes its name; what nothing leads to is collected by Prune.
+//
+// Fails when: no image is meant (ErrNoImage), or several (ErrAmbiguous).
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/fbuild/fbuild/cache"
+	"github.com/fbuild/fbuild/oci"
+	"github.com/fbuild/fbuild/tree"
+)
+
+// Errors that callers tell apart.
+var (
+	ErrNoImage   = errors.New("no such image in the store")
+	ErrAmbiguous = errors.New("several images of the store are meant")
+)
+
+// Image is one image of the store with all its names.
+type Image struct {
+	oci.Built
+	Names []string // full, sorted; never empty
+}
+
+// ID is the digest of the config, as docker identifies images.
+func (i *Image) ID() string { return i.Manifest.Config.Digest.String() }
+
+// Size is the sum of its compressed layers, in bytes.
+func (i *Image) Size() int64 {
+	var n int64
+	for _, l := range i.Manifest.Layers {
+		n += l.Size
+	}
+	return n
+}
+
+// List returns the images that have names, the youngest first.
+func List(ctx context.Context, s *cache.Store) ([]*Image, error) {
+	named, err := s.Images()
+	if err != nil {
+		return nil, err
+	}
+	byDigest := map[v1.Hash]*Image{}
+	var out []*Image
+	for _, n := range named {
+		if img := byDigest[n.Desc.Digest]; img != nil {
+			img.Names = append(img.Names, n.Name)
+			continue
+		}
+		img, err := open(ctx, s, n.Desc)
+		if err != nil {
+			return nil, fmt.Errorf("open image %s: %w", n.Name, err)
+		}
+		img.Names = []string{n.Name}
+		byDigest[n.Desc.Digest] = img
+		out = append(out, img)
+	}
+	slices.SortStableFunc(out, func(a, b *Image) int {
+		return b.Config.Created.Compare(a.Config.Created.Time)
+	})
+	return out, nil
+}
+
+// open opens the image whose manifest is desc.
+func open(ctx context.Context, s *cache.Store, desc v1.Descriptor) (*Image, error) {
+	found, err := oci.OpenLayout(ctx, s.Dir(), desc.Digest.String(), platformOf(desc))
+	if err != nil {
+		return nil, err
+	}
+	return &Image{Built: built(found)}, nil
+}
+
+func platformOf(d v1.Descriptor) oci.Platform {
+	if d.Platform == nil {
+		return oci.Platform{}
+	}
+	return *d.Platform
+}
+
+// built is an image that was found, ready to be written somewhere else.
+func built(img *oci.Image) oci.Built {
+	b := oci.Built{
+		Desc: img.Desc, Manifest: img.Manifest, RawManifest: img.RawManifest,
+		Config: img.Config, RawConfig: img.RawConfig, Layers: img.Layers,
+	}
+	if b.Desc.Platform == nil {
+		c := img.Config
+		b.Desc.Platform = &oci.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant, OSVersion: c.OSVersion}
+	}
+	return b
+}
+
+// shortest is how many digits of an ID name an image at least.
+const shortest = 4
+
+// Find returns the image that a text means: a name as docker completes it, a name
+// with a digest, an image ID or a manifest's digest, whole or its first digits. It
+// returns ErrNoImage and ErrAmbiguous.
+func Find(ctx context.Context, s *cache.Store, text string) (*Image, error) {
+	list, err := List(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if full, err := Name(text); err == nil {
+		for _, img := range list {
+			if slices.Contains(img.Names, full) {
+				return img, nil
+			}
+		}
+	}
+	name, digest, _ := strings.Cut(text, "@")
+	if digest == "" {
+		name, digest = "", text
+	}
+	digits := strings.TrimPrefix(digest, "sha256:")
+	if len(digits) < shortest || strings.Trim(digits, "0123456789abcdef") != "" {
+		return nil, fmt.Errorf("%w: %s", ErrNoImage, text)
+	}
+	var found []*Image
+	for _, img := range list {
+		if !strings.HasPrefix(img.Manifest.Config.Digest.Hex, digits) && !strings.HasPrefix(img.Desc.Digest.Hex, digits) {
+			continue
+		}
+		if name == "" || slices.ContainsFunc(img.Names, func(n string) bool { return sameRepo(n, name) }) {
+			found = append(found, img)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, fmt.Errorf("%w: %s", ErrNoImage, text)
+	case 1:
+		return found[0], nil
+	}
+	return nil, fmt.Errorf("%w: %s", ErrAmbiguous, text)
+}
+
+// Name completes a name as docker does: "app" is "docker.io/library/app:latest".
+func Name(text string) (string, error) {
+	if strings.Contains(text, "@") {
+		return "", fmt.Errorf("name %q: it has a digest", text)
+	}
+	ref, err := oci.ParseRef(text)
+	if err != nil {
+		return "", err
+	}
+	return oci.FullName(ref), nil
+}
+
+func sameRepo(full, repo string) bool {
+	a, err1 := oci.ParseRef(full)
+	b, err2 := oci.ParseRef(repo)
+	return err1 == nil && err2 == nil && a.Context().Name() == b.Context().Name()
+}
+
+// Tag gives an image another name, which any other image that had it loses.
+func Tag(s *cache.Store, img *Image, name string) error {
+	full, err := Name(name)
+	if err != nil {
+		return err
+	}
+	return s.Tag(full, img.Desc)
+}
+
+// add stores what an image consists of; layer stores one of its layers.
+func add(ctx context.Context, s *cache.Store, b *oci.Built, layer func(ctx context.Context, l oci.Layer) error) error {
+	for _, l := range b.Layers {
+		if err := layer(ctx, l); err != nil {
+			return fmt.Errorf("layer %s: %w", l.Desc.Digest, err)
+		}
+	}
+	for _, raw := range [][]byte{b.RawConfig, b.RawManifest} {
+		if err := put(s, raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func put(s *cache.Store, raw []byte) error {
+	w, err := s.CreateBlob()
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	if _, err := w.Write(raw); err != nil {
+		return err
+	}
+	_, _, err = w.Commit("")
+	return err
+}
+
+// fetch stores one layer's blob.
+func fetch(ctx context.Context, s *cache.Store, l oci.Layer, watch func(n int64)) error {
+	want := tree.Digest(l.Desc.Digest.String())
+	if s.HasBlob(want) {
+		return nil
+	}
+	r, err := l.Open(ctx)
+	if err != nil {
+		return err
+	}
+	w, err := s.CreateBlob()
+	if err != nil {
+		return errors.Join(err, r.Close())
+	}
+	defer w.Abort()
+	_, err = io.Copy(w, &counter{r: r, watch: watch})
+	if err := errors.Join(err, r.Close()); err != nil {
+		return err
+	}
+	_, _, err = w.Commit(want)
+	return err
+}
+
+// counter tells how far a reader is.
+type counter struct {
+	r     io.Reader
+	n     int64
+	watch func(n int64)
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	if c.watch != nil {
+		c.watch(c.n)
+	}
+	return n, err
+}
+
+// Inspect is what docker inspect shows of an image, with docker's names.
+func (i *Image) Inspect() (map[string]any, error) {
+	var cfg map[string]any
+	if err := json.Unmarshal(i.RawConfig, &cfg); err != nil {
+		return nil, fmt.Errorf("read config of %s: %w", i.ID(), err)
+	}
+	tags, digests := []string{}, []string{}
+	for _, n := range i.Names {
+		tags = append(tags, Familiar(n))
+		if ref, err := oci.ParseRef(n); err == nil {
+			digests = append(digests, Familiar(strings.TrimSuffix(n, ":"+ref.Identifier()))+"@"+i.Desc.Digest.String())
+		}
+	}
+	slices.Sort(digests)
+	layers := []string{}
+	for _, l := range i.Layers {
+		layers = append(layers, string(l.DiffID))
+	}
+	str := func(key string) string { text, _ := cfg[key].(string); return text }
+	out := map[string]any{
+		"Id": i.ID(), "RepoTags": tags, "RepoDigests": slices.Compact(digests),
+		"Created": str("created"), "Author": str("author"), "Architecture": str("architecture"), "Variant": str("variant"), "Os": str("os"),
+		"Config": cfg["config"], "Size": i.Size(), "RootFS": map[string]any{"Type": "layers", "Layers": layers},
+		"Descriptor": i.Desc,
+	}
+	return out, nil
+}
+
+// Familiar is a full name as docker shows it: without docker.io/library/.
+func Familiar(full string) string {
+	short := strings.TrimPrefix(full, "docker.io/")
+	if short != full {
+		short = strings.TrimPrefix(short, "library/")
+	}
+	return short
+}
