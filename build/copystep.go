@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/oci/layer"
@@ -80,6 +81,7 @@ func (r *stageRun) source(ctx context.Context, c *dockerfile.Copy) (*copySource,
 		if err != nil {
 			return nil, err
 		}
+		r.rep.begun = time.Now() // waiting is not its work
 		return &copySource{fs: s.fs}, nil
 	}
 	name := c.From

@@ -3,6 +3,8 @@ package build
 import (
 	"cmp"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/trace"
@@ -20,6 +22,7 @@ type StepDetail struct {
 	Total   int // of Changed; more where only the first were kept
 	// Looked is what the command looked at, nil where there is no trace.
 	Looked []trace.Question
+	Read   int64 // bytes of the files that it read
 	// Wrote is the layer, nil where it is not in the store.
 	Wrote   tree.Changes
 	Entries int
@@ -30,8 +33,8 @@ type StepDetail struct {
 // earlier builds of the same Dockerfile. What is missing is left out.
 func Detail(s *cache.Store, reports []Report, i int) StepDetail {
 	step := reports[0].Steps[i]
-	d := StepDetail{Changed: step.Changed(), Entries: step.Entries, Bytes: step.Bytes}
-	d.Total = max(len(d.Changed), step.Total-len(step.Differences)+len(d.Changed))
+	d := StepDetail{Entries: step.Entries, Bytes: step.Bytes}
+	d.Changed, d.Total = step.Changed()
 	if d.Wrote = step.changes; d.Wrote == nil {
 		d.Wrote = layerOf(s, step.Layer)
 	}
@@ -39,9 +42,7 @@ func Detail(s *cache.Store, reports []Report, i int) StepDetail {
 		d.Entries, d.Bytes = changesSize(d.Wrote)
 	}
 	if t := traceOf(s, step.Trace); t != nil {
-		for _, a := range t.Answers {
-			d.Looked = append(d.Looked, a.Question)
-		}
+		d.Looked, d.Read = looks(t)
 	}
 	if len(d.Changed) > 0 || step.Verdict != VerdictRun || step.Why != "" || d.Wrote == nil || !step.copies() {
 		return d
@@ -58,6 +59,21 @@ func Detail(s *cache.Store, reports []Report, i int) StepDetail {
 		break
 	}
 	return d
+}
+
+// looks are the questions of a trace, and the size of the files that were read.
+func looks(t *trace.Trace) (list []trace.Question, read int64) {
+	sizes := map[trace.Question]int64{}
+	for _, a := range t.Answers {
+		if f := strings.Fields(a.Answer); a.Kind == trace.Entry && len(f) >= 5 && f[0] == "-" {
+			sizes[trace.Question{Root: a.Root, Path: a.Path, Kind: trace.Content}], _ = strconv.ParseInt(f[4], 10, 64) // a doubt is 0
+		}
+	}
+	for _, a := range t.Answers {
+		list = append(list, a.Question)
+		read += sizes[a.Question]
+	}
+	return list, read
 }
 
 // copies says whether the step's layer is a function of files that it copies.

@@ -58,6 +58,7 @@ type StepReport struct {
 	Layer       string        `json:",omitempty"` // diffID, "" where nothing changed
 	Error       string        `json:",omitempty"` // of the step that failed
 
+	begun   time.Time
 	changes tree.Changes // of a planned step, whose layer nobody made
 }
 

@@ -209,7 +209,7 @@ func TestDifferenceWordsOfAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := StepReport{Verdict: VerdictRun, Differences: diffs, Total: total}.Changed()
+	got, _ := StepReport{Verdict: VerdictRun, Differences: diffs, Total: total}.Changed()
 	if d := cmp.Diff([]PathChange{{0, "f", "content, mode 644 -> 755, size 3 -> 4"}}, got); d != "" {
 		t.Errorf("changes (-want +got):\n%s", d)
 	}

@@ -39,12 +39,12 @@ type reportedStep struct {
 	StepReport
 	order int // of the stage in the Dockerfile
 	layer *fsLayer
-	begun time.Time
 }
 
 // beginReport starts the report of the instruction that the stage is at.
 func (r *stageRun) beginReport(s *state, in dockerfile.Instruction, title string) *reportedStep {
-	rep := &reportedStep{order: r.stage.Index, begun: time.Now(), StepReport: StepReport{
+	rep := &reportedStep{order: r.stage.Index, StepReport: StepReport{
+		begun: time.Now(),
 		Stage: r.stage.Label(), Number: r.at, Steps: r.total, Title: title, Line: in.Location().Start,
 		Below: s.key, Parts: r.b.identityParts(s, in),
 	}}
@@ -151,12 +151,8 @@ func (s StepReport) Reason() string {
 	case len(s.Inputs) > 0:
 		return andMore(s.Inputs[0], len(s.Inputs)-1) + " changed"
 	case len(s.Differences) > 0:
-		d := s.Differences[0]
-		text := fmt.Sprintf("%s changed (%s)", QuestionPath(d.Question), d.Kind)
-		if n := max(s.Total, len(s.Differences)) - 1; n > 0 {
-			text += fmt.Sprintf(" and %d more", n)
-		}
-		return text
+		list, total := s.Changed()
+		return andMore(fmt.Sprintf("%s changed (%s)", list[0].Where(), list[0].What), total-1)
 	case s.copies() && s.Error == "":
 		return "its files changed"
 	}

@@ -19,9 +19,9 @@ type PathChange struct {
 // Where shows the place as people write it.
 func (c PathChange) Where() string { return QuestionPath(trace.Question{Root: c.Mount, Path: c.Path}) }
 
-// Changed are a step's differences, one for each path.
-func (s StepReport) Changed() []PathChange {
-	var out []PathChange
+// Changed are a step's differences, one for each path, and how many there are where
+// only the first were kept.
+func (s StepReport) Changed() (out []PathChange, total int) {
 	for i := 0; i < len(s.Differences); {
 		j := i + 1
 		for j < len(s.Differences) && s.Differences[j].Root == s.Differences[i].Root && s.Differences[j].Path == s.Differences[i].Path {
@@ -31,7 +31,7 @@ func (s StepReport) Changed() []PathChange {
 		out = append(out, PathChange{d.Root, d.Path, differenceWords(s.Differences[i:j])})
 		i = j
 	}
-	return out
+	return out, len(out) + max(0, s.Total-len(s.Differences))
 }
 
 // differenceWords says in words what the answers about one path say.

@@ -138,9 +138,7 @@ func madeBy(s *cache.Store, img *oci.Image, i int) MadeBy {
 	m.Report, m.Step = stepOfLayer(s, m.DiffID)
 	if m.Step != nil {
 		if t := traceOf(s, m.Step.Trace); t != nil {
-			for _, a := range t.Answers {
-				m.Looked = append(m.Looked, a.Question)
-			}
+			m.Looked, _ = looks(t)
 		}
 	}
 	return m

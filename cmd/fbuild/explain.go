@@ -202,12 +202,9 @@ func (a *app) explain(ctx context.Context, s *cache.Store, f *explainFlags, step
 		e.only = &e.report.Steps[i]
 	}
 	for i := range e.report.Steps {
-		d := build.StepDetail{}
-		if e.only == nil || e.only == &e.report.Steps[i] {
-			d = build.Detail(s, reports, i)
-		}
-		e.details = append(e.details, d)
+		e.details = append(e.details, build.Detail(s, reports, i))
 	}
+	e.passOver()
 	if f.format == "json" {
 		return writeIndented(a.stdout, e.json())
 	}

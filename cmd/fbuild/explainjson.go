@@ -99,7 +99,7 @@ func stepJSON(r *build.Report, i int, d build.StepDetail, all bool) jsonStep {
 	if d.Looked == nil {
 		return out
 	}
-	out.Looked = &jsonLooked{Questions: len(d.Looked), Bytes: s.ReadBytes}
+	out.Looked = &jsonLooked{Questions: len(d.Looked), Bytes: d.Read}
 	for _, q := range d.Looked {
 		if q.Kind == trace.Content {
 			out.Looked.Files++

@@ -106,6 +106,23 @@ func (e *explanation) list(b *strings.Builder) {
 	}
 }
 
+// passOver gives the steps that were reused by trace what the steps below them changed:
+// they did not look at it.
+func (e *explanation) passOver() {
+	for i, s := range e.report.Steps {
+		d := &e.details[i]
+		if s.Verdict != build.VerdictTrace || d.Total > 0 {
+			continue
+		}
+		for j, below := range e.report.Steps[:i] {
+			if below.Stage == s.Stage && below.Verdict == build.VerdictRun {
+				d.Changed = append(d.Changed, e.details[j].Changed...)
+				d.Total += e.details[j].Total
+			}
+		}
+	}
+}
+
 // verdict is what became of a step, in the words of progress where it has one.
 func verdict(s build.StepReport) string {
 	switch s.Verdict {
@@ -133,7 +150,7 @@ func (e *explanation) why(i int) string {
 	case s.Verdict == build.VerdictExact:
 		return from
 	case s.Verdict == build.VerdictTrace && d.Total > 0:
-		return joined("did not look at what changed: "+changes(d, 1), networkAge(s), from)
+		return joined("did not look at "+changes(d, 1), networkAge(s), from)
 	case s.Verdict == build.VerdictTrace:
 		return joined("looked at nothing that changed", networkAge(s), from)
 	case s.Error != "":
@@ -310,8 +327,8 @@ func (e *explanation) looked(b *strings.Builder, s build.StepReport, d build.Ste
 		last = q
 	}
 	read := ""
-	if s.ReadBytes > 0 {
-		read = " (" + bytesOf(s.ReadBytes) + ")"
+	if d.Read > 0 {
+		read = " (" + bytesOf(d.Read) + ")"
 	}
 	field("looked", "at %s; read %s%s, listed %s", counted(paths, "path", "paths"), counted(count[trace.Content], "file", "files"), read,
 		counted(count[trace.List], "directory", "directories"))
