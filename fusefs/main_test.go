@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(posixVar) != "" {
 		os.Exit(m.Run())
 	}
-	children := map[string]func() int{"test-in": runIn, "test-figure": runFigure, "test-fsx": runFsx}
+	children := map[string]func() int{"test-in": runIn, "test-ask": runAsk, "test-figure": runFigure, "test-fsx": runFsx}
 	maps.Copy(children, Children())
 	maps.Copy(children, recordertest.Children())
 	os.Exit(testenv.InUserNS(m, children))

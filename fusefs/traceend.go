@@ -151,6 +151,8 @@ func (s *step) endInPlace(c *inode) (changed bool) {
 		s.saw(c, ruleLayer)
 	case c.file != nil && c.file.own: // its bytes were compared with the parent's
 		s.saw(c, ruleDropped)
+	default:
+		return false
 	}
 	return true
 }
