@@ -131,7 +131,7 @@ func number(s string) int64 {
 
 // with opens a file for the time of fn.
 func with(p string, flags int, fn func(fd int) (string, error)) (string, error) {
-	fd, err := unix.Open(p, flags|unix.O_CLOEXEC, 0o644)
+	fd, err := unix.Open(p, flags|unix.O_CLOEXEC|unix.O_NONBLOCK, 0o644) // a pipe would wait
 	if err != nil {
 		return "", err
 	}

@@ -282,7 +282,7 @@ var lawCases = []struct {
 		j.with(e, "d/a", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} })
 	}},
 	{"layer, target", []rule{ruleLayer}, nil, "chown sym 1", func(j *judge, e *tree.Editor) { j.with(e, "sym", func(n *tree.Node) { n.Target = "d/b" }) }},
-	{"layer, another name", []rule{ruleLayer}, nil, "link d/a n", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
+	{"layer, another name", []rule{ruleLayer, ruleMoved}, nil, "link d/a n", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
 	{"dropped", []rule{ruleDropped}, nil, "rewrite d/a aaa", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
 	{"ancestor", []rule{ruleAncestor}, nil, "create d/n x", func(j *judge, e *tree.Editor) {
 		j.with(e, "d", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} })

@@ -34,7 +34,8 @@ const empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b78
 //	         major:minor of a device; "=" and the first name of a file with several,
 //	         which gives its inode number; with Times "@" and the time
 //	list     number of names, digest of names, kinds and, of files with several names, first names
-//	content  digest of the bytes, "sha256:" and hex
+//	content  digest of the bytes, "sha256:" and hex; of a file with holes "~" and a digest
+//	         of where they lie, which SEEK_HOLE tells
 //	link     "->" and the target
 //	xattr    number of attributes, digest of names and values
 //	names    number of names, digest of them
@@ -149,7 +150,33 @@ func appendContent(b []byte, n *tree.Node, q Question, o AnswerOptions) ([]byte,
 			return nil, fmt.Errorf("answer about %q: %w", q.Path, err)
 		}
 	}
-	return append(b, d...), nil
+	b = append(b, d...)
+	if storedBytes(n) != n.Size {
+		b = appendHoles(append(b, " ~"...), n)
+	}
+	return b, nil
+}
+
+// appendHoles has where the data of a file with holes lies, however it is cut up.
+func appendHoles(b []byte, n *tree.Node) []byte {
+	d, runs := digester{sha256.New()}, 0
+	var at, from int64 // the data that ends at at begins at from
+	flush := func() {
+		if from < at {
+			d.num(uint64(from))
+			d.num(uint64(at))
+			runs++
+		}
+	}
+	for _, x := range n.Extents {
+		if x.Pack == "" {
+			flush()
+			from = at + x.Len
+		}
+		at += x.Len
+	}
+	flush()
+	return d.append(b, runs)
 }
 
 func appendXattrs(b []byte, n *tree.Node) []byte {

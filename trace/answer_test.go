@@ -1,6 +1,8 @@
 package trace
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"strings"
 	"testing"
@@ -63,6 +65,7 @@ func TestAnswer(t *testing.T) {
 		{"below a file", "d/file/x", Entry, false, "absent"},
 		{"through a symlink", "d/link/x", Entry, false, "absent"},
 		{"content", "d/file", Content, false, digestA},
+		{"content with holes", "d/sparse", Content, false, digestB + " ~1 " + hexOf(0, 10)},
 		{"content of no bytes", "d/none", Content, false, empty},
 		{"content through a hard link", "z", Content, false, digestB},
 		{"content of a directory", "d", Content, false, "kind d"},
@@ -145,5 +148,22 @@ func TestUnknownDigest(t *testing.T) {
 	o.Digest = func(*tree.Node) (tree.Digest, error) { return "", broken }
 	if _, err := Answer(s, q, o); !errors.Is(err, broken) || !strings.Contains(err.Error(), "d/raw") {
 		t.Errorf("got %v, want %v about d/raw", err, broken)
+	}
+}
+
+// hexOf is the digest of numbers.
+func hexOf(numbers ...uint64) string {
+	d := digester{sha256.New()}
+	for _, v := range numbers {
+		d.num(v)
+	}
+	return hex.EncodeToString(d.h.Sum(nil))
+}
+
+// TestHoles: data that lies in several places of packs is one run.
+func TestHoles(t *testing.T) {
+	n := &tree.Node{Kind: tree.File, Size: 40, Extents: []tree.Extent{{Len: 10}, {Pack: "a", Len: 5}, {Pack: "b", Off: 7, Len: 5}, {Len: 3}, {Len: 7}, {Pack: "a", Len: 10}}}
+	if got, want := string(appendHoles(nil, n)), "2 "+hexOf(10, 20, 30, 40); got != want {
+		t.Errorf("holes: got %s, want %s", got, want)
 	}
 }
