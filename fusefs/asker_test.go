@@ -129,8 +129,8 @@ func number(s string) int64 {
 	return n
 }
 
-// with opens a file for the time of fn.
-func with(p string, flags int, fn func(fd int) (string, error)) (string, error) {
+// opened opens a file for the time of fn.
+func opened(p string, flags int, fn func(fd int) (string, error)) (string, error) {
 	fd, err := unix.Open(p, flags|unix.O_CLOEXEC|unix.O_NONBLOCK, 0o644) // a pipe would wait
 	if err != nil {
 		return "", err
@@ -180,7 +180,7 @@ func statFD(fd int) (string, error) {
 
 func seek(whence int) func([]string) (string, error) {
 	return func(a []string) (string, error) {
-		return with(a[0], unix.O_RDONLY, func(fd int) (string, error) {
+		return opened(a[0], unix.O_RDONLY, func(fd int) (string, error) {
 			at, err := unix.Seek(fd, number(a[1]), whence)
 			return fmt.Sprint(at), err
 		})
@@ -189,7 +189,7 @@ func seek(whence int) func([]string) (string, error) {
 
 // mapped maps n bytes of a file and touches every page.
 func mapped(p string, n int) (string, error) {
-	return with(p, unix.O_RDONLY, func(fd int) (string, error) {
+	return opened(p, unix.O_RDONLY, func(fd int) (string, error) {
 		m, err := unix.Mmap(fd, 0, n, unix.PROT_READ, unix.MAP_SHARED)
 		if err != nil {
 			return "", err
@@ -202,7 +202,7 @@ func mapped(p string, n int) (string, error) {
 
 // listed is what getdents64 says, buf bytes at a time, at most so many times.
 func listed(p string, buf, times int) (string, error) {
-	return with(p, unix.O_RDONLY|unix.O_DIRECTORY, func(fd int) (string, error) {
+	return opened(p, unix.O_RDONLY|unix.O_DIRECTORY, func(fd int) (string, error) {
 		var out strings.Builder
 		b := make([]byte, buf)
 		for range times {
@@ -276,30 +276,30 @@ var askOps = map[string]func(a []string) (string, error){
 		err := unix.Statfs(a[0], &st)
 		return fmt.Sprint(st.Blocks, st.Bfree, st.Bavail, st.Files, st.Ffree, st.Namelen), err
 	},
-	"open":    func(a []string) (string, error) { return with(a[0], unix.O_RDONLY, nothing) },
-	"opath":   func(a []string) (string, error) { return with(a[0], unix.O_PATH|unix.O_NOFOLLOW, statFD) },
-	"read":    func(a []string) (string, error) { return with(a[0], unix.O_RDONLY, readFD) },
-	"odirect": func(a []string) (string, error) { return with(a[0], unix.O_RDONLY|unix.O_DIRECT, readFD) },
+	"open":    func(a []string) (string, error) { return opened(a[0], unix.O_RDONLY, nothing) },
+	"opath":   func(a []string) (string, error) { return opened(a[0], unix.O_PATH|unix.O_NOFOLLOW, statFD) },
+	"read":    func(a []string) (string, error) { return opened(a[0], unix.O_RDONLY, readFD) },
+	"odirect": func(a []string) (string, error) { return opened(a[0], unix.O_RDONLY|unix.O_DIRECT, readFD) },
 	"uread": func(a []string) (string, error) {
-		return asUser(func() (string, error) { return with(a[0], unix.O_RDONLY, readFD) })
+		return asUser(func() (string, error) { return opened(a[0], unix.O_RDONLY, readFD) })
 	},
 	"uwrite": func(a []string) (string, error) {
-		return asUser(func() (string, error) { return with(a[0], unix.O_WRONLY, writeFD("u")) })
+		return asUser(func() (string, error) { return opened(a[0], unix.O_WRONLY, writeFD("u")) })
 	},
 	"pread": func(a []string) (string, error) {
-		return with(a[0], unix.O_RDONLY, func(fd int) (string, error) {
+		return opened(a[0], unix.O_RDONLY, func(fd int) (string, error) {
 			buf := make([]byte, number(a[2]))
 			n, err := unix.Pread(fd, buf, number(a[1]))
 			return sum(buf[:max(n, 0)]), err
 		})
 	},
 	"fadvise": func(a []string) (string, error) {
-		return with(a[0], unix.O_RDONLY, func(fd int) (string, error) { return "", unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
+		return opened(a[0], unix.O_RDONLY, func(fd int) (string, error) { return "", unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
 	},
 	"mmap":  func(a []string) (string, error) { return mapped(a[0], int(number(a[1]))) },
-	"mmap0": func(a []string) (string, error) { return with(a[0], unix.O_RDONLY, untouched) },
+	"mmap0": func(a []string) (string, error) { return opened(a[0], unix.O_RDONLY, untouched) },
 	"sendfile": func(a []string) (string, error) {
-		return with(a[0], unix.O_RDONLY, func(fd int) (string, error) {
+		return opened(a[0], unix.O_RDONLY, func(fd int) (string, error) {
 			return pipe(func(r, w int) (string, error) {
 				n, err := unix.Sendfile(w, fd, nil, 1<<12)
 				buf := make([]byte, max(n, 1))
@@ -311,7 +311,7 @@ var askOps = map[string]func(a []string) (string, error){
 		})
 	},
 	"splice": func(a []string) (string, error) {
-		return with(a[0], unix.O_RDONLY, func(fd int) (string, error) {
+		return opened(a[0], unix.O_RDONLY, func(fd int) (string, error) {
 			return pipe(func(r, w int) (string, error) {
 				n, err := unix.Splice(fd, nil, w, nil, 1<<12, 0)
 				buf := make([]byte, max(n, 1))
@@ -323,8 +323,8 @@ var askOps = map[string]func(a []string) (string, error){
 		})
 	},
 	"copy": func(a []string) (string, error) {
-		return with(a[0], unix.O_RDONLY, func(from int) (string, error) {
-			return with(a[1], unix.O_WRONLY|unix.O_CREAT, func(to int) (string, error) {
+		return opened(a[0], unix.O_RDONLY, func(from int) (string, error) {
+			return opened(a[1], unix.O_WRONLY|unix.O_CREAT, func(to int) (string, error) {
 				n, err := unix.CopyFileRange(from, nil, to, nil, 1<<20, 0)
 				return fmt.Sprint(n), err
 			})
@@ -363,7 +363,7 @@ var askOps = map[string]func(a []string) (string, error){
 		err = unix.Chdir(a[0])
 		return "", errors.Join(err, unix.Fchdir(back), unix.Close(back))
 	},
-	"opendir": func(a []string) (string, error) { return with(a[0], unix.O_RDONLY|unix.O_DIRECTORY, nothing) },
+	"opendir": func(a []string) (string, error) { return opened(a[0], unix.O_RDONLY|unix.O_DIRECTORY, nothing) },
 	"getx":    func(a []string) (string, error) { return getx(a[0], a[1]) },
 	"listx": func(a []string) (string, error) {
 		buf := make([]byte, 4096)
@@ -377,23 +377,23 @@ var askOps = map[string]func(a []string) (string, error){
 	"chmod":  func(a []string) (string, error) { return "", unix.Chmod(a[0], uint32(number(a[1]))) },
 	"chown":  func(a []string) (string, error) { return "", unix.Lchown(a[0], int(number(a[1])), int(number(a[1]))) },
 	"trunc":  func(a []string) (string, error) { return "", unix.Truncate(a[0], number(a[1])) },
-	"otrunc": func(a []string) (string, error) { return with(a[0], unix.O_WRONLY|unix.O_TRUNC, nothing) },
+	"otrunc": func(a []string) (string, error) { return opened(a[0], unix.O_WRONLY|unix.O_TRUNC, nothing) },
 	"rewrite": func(a []string) (string, error) {
-		out, err := with(a[0], unix.O_WRONLY|unix.O_TRUNC, writeFD(a[1]+"\n"))
+		out, err := opened(a[0], unix.O_WRONLY|unix.O_TRUNC, writeFD(a[1]+"\n"))
 		return out, errors.Join(err, old(a[0]))
 	},
 	"append": func(a []string) (string, error) {
-		return with(a[0], unix.O_WRONLY|unix.O_APPEND, writeFD(a[1]))
+		return opened(a[0], unix.O_WRONLY|unix.O_APPEND, writeFD(a[1]))
 	},
-	"write": func(a []string) (string, error) { return with(a[0], unix.O_WRONLY, writeFD(a[1])) },
+	"write": func(a []string) (string, error) { return opened(a[0], unix.O_WRONLY, writeFD(a[1])) },
 	"create": func(a []string) (string, error) {
-		return with(a[0], unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, writeFD(a[1]))
+		return opened(a[0], unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, writeFD(a[1]))
 	},
 	"creat": func(a []string) (string, error) {
-		return with(a[0], unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, writeFD(a[1]))
+		return opened(a[0], unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, writeFD(a[1]))
 	},
 	"mwrite": func(a []string) (string, error) {
-		return with(a[0], unix.O_RDWR, func(fd int) (string, error) {
+		return opened(a[0], unix.O_RDWR, func(fd int) (string, error) {
 			m, err := unix.Mmap(fd, 0, 1, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 			if err != nil {
 				return "", err
@@ -404,7 +404,7 @@ var askOps = map[string]func(a []string) (string, error){
 		})
 	},
 	"falloc": func(a []string) (string, error) {
-		return with(a[0], unix.O_RDWR, func(fd int) (string, error) {
+		return opened(a[0], unix.O_RDWR, func(fd int) (string, error) {
 			return "", unix.Fallocate(fd, uint32(number(a[3])), number(a[1]), number(a[2]))
 		})
 	},
@@ -419,7 +419,7 @@ var askOps = map[string]func(a []string) (string, error){
 	"mkfifo":    func(a []string) (string, error) { return "", unix.Mknod(a[0], unix.S_IFIFO|0o644, 0) },
 	"utimes":    func(a []string) (string, error) { return "", old(a[0]) },
 	"flock": func(a []string) (string, error) {
-		return with(a[0], unix.O_RDONLY, func(fd int) (string, error) {
+		return opened(a[0], unix.O_RDONLY, func(fd int) (string, error) {
 			lock := unix.Flock_t{Type: unix.F_RDLCK}
 			return "", errors.Join(unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB), unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &lock))
 		})
@@ -437,14 +437,14 @@ var askOps = map[string]func(a []string) (string, error){
 		return fmt.Sprintf("%x", h.Bytes()), err
 	},
 	"flags": func(a []string) (string, error) {
-		return with(a[0], unix.O_RDONLY, func(fd int) (string, error) {
+		return opened(a[0], unix.O_RDONLY, func(fd int) (string, error) {
 			n, err := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS)
 			return fmt.Sprint(n), err
 		})
 	},
-	"tmpfile": func(a []string) (string, error) { return with(a[0], unix.O_RDWR|unix.O_TMPFILE, writeFD("t")) },
+	"tmpfile": func(a []string) (string, error) { return opened(a[0], unix.O_RDWR|unix.O_TMPFILE, writeFD("t")) },
 	"fsync": func(a []string) (string, error) {
-		return with(a[0], unix.O_RDONLY, func(fd int) (string, error) { return "", unix.Fsync(fd) })
+		return opened(a[0], unix.O_RDONLY, func(fd int) (string, error) { return "", unix.Fsync(fd) })
 	},
 }
 

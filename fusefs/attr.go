@@ -42,7 +42,7 @@ func (s *step) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.resized(i, in)
+	s.sawSet(i, in)
 	s.changed(i)
 	s.setOwner(i, in)
 	if mode, ok := in.GetMode(); ok {

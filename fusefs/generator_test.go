@@ -10,8 +10,10 @@ import (
 
 // generator makes trees, programs and edits of few names, so that they meet.
 type generator struct {
-	j *judge
-	r *rand.Rand
+	j     *judge
+	r     *rand.Rand
+	there []string // paths of the tree
+	named []string // paths in the program
 }
 
 func pick[T any](g *generator, from ...T) T { return from[g.r.IntN(len(from))] }
@@ -36,7 +38,7 @@ func (g *generator) bytes() tree.Node {
 	case 1:
 		return g.j.sparse(pick(g, "-0", "0-", "00", "--"))
 	}
-	return g.j.file(pick(g, "one\n", "two\n", "six\n", "three\n", "seven\n", strings.Repeat("long ", 2000)))
+	return g.j.file(pick(g, "one\n", "one\n", "two\n", "two\n", "six\n", "seven\n", strings.Repeat("long ", 2000)))
 }
 
 func (g *generator) node() tree.Node {
@@ -69,8 +71,12 @@ func (g *generator) attrs(n *tree.Node) {
 		n.Mode = pick[uint32](g, 0o644, 0o644, 0o600, 0o755, 0o4755)
 	}
 	if n.Kind == tree.Dir || n.Kind == tree.File { // others have no user attributes
-		n.Xattrs = pick(g, nil, nil, nil, []tree.Xattr{{Name: "user.a", Value: "1"}}, []tree.Xattr{{Name: "user.a", Value: "2"}}, []tree.Xattr{{Name: "user.a", Value: "1"}, {Name: "user.b", Value: "1"}})
+		n.Xattrs = g.xattrs()
 	}
+}
+
+func (g *generator) xattrs() []tree.Xattr {
+	return pick(g, nil, nil, []tree.Xattr{{Name: "user.a", Value: "1"}}, []tree.Xattr{{Name: "user.a", Value: "2"}}, []tree.Xattr{{Name: "user.a", Value: "1"}, {Name: "user.b", Value: "1"}})
 }
 
 // way reports whether something may be put at p: it stands in a directory.
@@ -92,17 +98,32 @@ func (g *generator) tree() tree.Tree {
 		}
 	}
 	for range 12 {
-		g.change(e)
+		g.change(e, g.path())
 	}
-	return e.Tree()
+	t := e.Tree()
+	g.there = nil
+	_ = t.Walk(func(p string, _ *tree.Node) error {
+		if p != "" {
+			g.there = append(g.there, p)
+		}
+		return nil
+	})
+	return t
 }
 
-// edited is t with a change or two that show.
+// edited is t with a change or two that show, mostly of what the program named.
 func (g *generator) edited(t tree.Tree) tree.Tree {
 	e := t.Edit()
 	for range 1 + g.r.IntN(2) {
 		for range 8 {
-			if g.change(e) {
+			p := g.path()
+			if g.r.IntN(4) > 0 && len(g.named) > 0 {
+				p = pick(g, g.named...)
+			}
+			if g.r.IntN(8) == 0 {
+				p = tree.Join(p, pick(g, genNames...))
+			}
+			if g.change(e, p) {
 				break
 			}
 		}
@@ -111,8 +132,7 @@ func (g *generator) edited(t tree.Tree) tree.Tree {
 }
 
 // change does one thing to a tree, if that is possible.
-func (g *generator) change(e *tree.Editor) bool {
-	p := g.path()
+func (g *generator) change(e *tree.Editor, p string) bool {
 	n := e.Lookup(p)
 	if n == nil {
 		switch {
@@ -124,7 +144,7 @@ func (g *generator) change(e *tree.Editor) bool {
 		g.j.put(e, p, g.node())
 		return true
 	}
-	switch g.r.IntN(8) {
+	switch g.r.IntN(12) {
 	case 0:
 		g.j.remove(e, p)
 	case 1:
@@ -137,13 +157,18 @@ func (g *generator) change(e *tree.Editor) bool {
 		return n.Links() != nil
 	case 3, 4:
 		g.j.with(e, p, g.attrs)
+	case 5, 6:
+		if n.Kind != tree.Dir && n.Kind != tree.File {
+			return false
+		}
+		g.j.with(e, p, func(n *tree.Node) { n.Xattrs = g.xattrs() })
 	default:
 		switch n.Kind {
 		case tree.File:
 			bytes := g.bytes()
 			g.j.with(e, p, func(n *tree.Node) { n.Size, n.Extents, n.Digest = bytes.Size, bytes.Extents, bytes.Digest })
 		case tree.Symlink:
-			g.j.with(e, p, func(n *tree.Node) { n.Target = pick(g, "x", "y", "a/x", "c/y"); n.Size = int64(len(n.Target)) })
+			g.j.with(e, p, func(n *tree.Node) { n.Target = pick(g, "x", "y", "z", "a/x", "c/y"); n.Size = int64(len(n.Target)) })
 		default:
 			return false
 		}
@@ -173,14 +198,17 @@ var genOps = []string{
 
 func (g *generator) program() []string {
 	var ops []string
-	for range 2 + g.r.IntN(7) {
+	g.named = nil
+	for range 1 + g.r.IntN(7) {
 		f := strings.Fields(pick(g, genOps...))
 		for k := range f {
 			switch f[k] {
 			case "%p":
-				f[k] = g.path()
+				f[k] = g.likely()
+				g.named = append(g.named, f[k])
 			case "%d":
 				f[k] = pick(g, genDirs[1:]...)
+				g.named = append(g.named, f[k])
 			case "%m":
 				f[k] = pick(g, "0644", "0600", "0755")
 			case "%w":
@@ -192,4 +220,15 @@ func (g *generator) program() []string {
 		ops = append(ops, strings.Join(f, " "))
 	}
 	return ops
+}
+
+// likely is a path that something is done to: mostly what is there, often once more.
+func (g *generator) likely() string {
+	switch k := g.r.IntN(10); {
+	case k < 3 && len(g.named) > 0:
+		return pick(g, g.named...)
+	case k < 8 && len(g.there) > 0:
+		return pick(g, g.there...)
+	}
+	return g.path()
 }

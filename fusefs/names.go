@@ -57,6 +57,7 @@ func (s *step) newIn(d *inode, owner fuse.Owner, kind, mode, umask uint32) *inod
 		}
 	}
 	c := s.newInode(kind, mode, owner)
+	s.saw(d, ruleSetXattr) // a default ACL
 	c.inherit(d, umask)
 	return c
 }

@@ -37,7 +37,7 @@ const (
 	ruleXattr                // GETXATTR, LISTXATTR
 	ruleWrite                // WRITE, FALLOCATE, COPY_FILE_RANGE onto a file, SETATTR of a size
 	ruleVictim               // RMDIR, RENAME onto a directory: is it empty
-	ruleSetXattr             // SETXATTR, REMOVEXATTR: is it there
+	ruleSetXattr             // SETXATTR, REMOVEXATTR: is it there; what else ACLs and capabilities decide
 	ruleLinks                // what is asked of a file is asked of every name of it that was looked up
 	ruleLayer                // what the layer takes from the parent: bytes, target, attributes
 	ruleDropped              // what the layer lacks because the parent had it already
@@ -107,8 +107,12 @@ func (s *step) sawBytes(i *inode, r rule) {
 	}
 }
 
-// resized notes what SETATTR did to the bytes of i. The size was changed before.
-func (s *step) resized(i *inode, in *fuse.SetAttrIn) {
+// sawSet notes what the outcome of SETATTR depends on: ACLs follow the mode, and a new
+// owner or size takes file capabilities away. The size was changed before.
+func (s *step) sawSet(i *inode, in *fuse.SetAttrIn) {
+	if in.Valid&(fuse.FATTR_MODE|fuse.FATTR_UID|fuse.FATTR_GID|fuse.FATTR_SIZE) != 0 {
+		s.saw(i, ruleSetXattr)
+	}
 	switch size, ok := in.GetSize(); {
 	case !ok:
 	case size == 0:
