@@ -278,13 +278,13 @@ var lawCases = []struct {
 	{"write", []rule{ruleWrite, ruleLayer}, nil, "append d/a x", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
 	{"every name of a file", []rule{ruleLinks}, cut2(" ="), "read g/1; read g/2", func(j *judge, e *tree.Editor) { j.regrouped(e, "others\n") }},
 	{"layer, chmod", []rule{ruleLayer}, nil, "chmod d/a 0600", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
-	{"layer, xattr", []rule{ruleLayer}, nil, "utimes d/a; chmod d/a 0600", func(j *judge, e *tree.Editor) {
+	{"layer, xattr", []rule{ruleLayer}, nil, "append d/a x", func(j *judge, e *tree.Editor) {
 		j.with(e, "d/a", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} })
 	}},
 	{"layer, target", []rule{ruleLayer}, nil, "chown sym 1", func(j *judge, e *tree.Editor) { j.with(e, "sym", func(n *tree.Node) { n.Target = "d/b" }) }},
 	{"layer, another name", []rule{ruleLayer, ruleMoved}, nil, "link d/a n", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
 	{"dropped", []rule{ruleDropped}, nil, "rewrite d/a aaa", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
-	{"ancestor", []rule{ruleAncestor}, nil, "create d/n x", func(j *judge, e *tree.Editor) {
+	{"ancestor", []rule{ruleAncestor}, nil, "chmod d/a 0600", func(j *judge, e *tree.Editor) {
 		j.with(e, "d", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} })
 	}},
 	{"ancestor, of another name", []rule{ruleAncestor}, nil, "rename g/2 d/n; append d/n x", func(j *judge, e *tree.Editor) {
