@@ -278,7 +278,7 @@ var lawCases = []struct {
 	{"write", []rule{ruleWrite, ruleLayer}, nil, "append d/a x", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
 	{"every name of a file", []rule{ruleLinks}, cut2(" ="), "read g/1; read g/2", func(j *judge, e *tree.Editor) { j.regrouped(e, "others\n") }},
 	{"layer, chmod", []rule{ruleLayer}, nil, "chmod d/a 0600", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
-	{"layer, xattr", []rule{ruleLayer}, nil, "append d/a x", func(j *judge, e *tree.Editor) {
+	{"layer, xattr", []rule{ruleLayer, ruleMoved}, nil, "link d/a n", func(j *judge, e *tree.Editor) {
 		j.with(e, "d/a", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} })
 	}},
 	{"layer, target", []rule{ruleLayer}, nil, "chown sym 1", func(j *judge, e *tree.Editor) { j.with(e, "sym", func(n *tree.Node) { n.Target = "d/b" }) }},
