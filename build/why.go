@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -31,12 +32,14 @@ type Made struct {
 	Size  int64
 	By    MadeBy   // the layer that it is from
 	Older []MadeBy // layers below it that hold the path too, the newest first
+	From  []MadeBy // where COPY --from took it, and where that came from
 }
 
 // MadeBy is a layer and the step that made it.
 type MadeBy struct {
 	DiffID  tree.Digest
-	Layer   int    // of the image, from 1
+	Path    string // in its stage, of Made.From
+	Layer   int    // of the image, from 1; 0 of another stage
 	Layers  int    // of it
 	Command string // as the image's history has it
 	// Step and Report are nil where no build that is remembered has made the layer: it is
@@ -47,7 +50,8 @@ type MadeBy struct {
 }
 
 // Why finds the step that made a path of an image, and what the step looked at. An
-// image is a name in the store, or the digest that a build printed, or its beginning.
+// image is a name in the store, a manifest's digest that has one, or the id that a
+// build printed, or its first digits.
 func Why(ctx context.Context, s *cache.Store, image, path string, p v1.Platform) (*Made, error) {
 	img, err := findImage(ctx, s, image, p)
 	if err != nil {
@@ -76,15 +80,16 @@ func Why(ctx context.Context, s *cache.Store, image, path string, p v1.Platform)
 		}
 	}
 	if len(found) == 0 && missing > 0 {
-		return nil, fmt.Errorf("%q in %s: %w, or it is in one of the %d lowest layers, whose files are not in the store", "/"+m.Path, image, ErrNoPath, missing)
+		return nil, fmt.Errorf("%q: %w, or it is in one of the %d lowest layers, whose files are not in the store", "/"+m.Path, ErrNoPath, missing)
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("%q in %s: %w", "/"+m.Path, image, ErrNoPath)
+		return nil, fmt.Errorf("%q: %w", "/"+m.Path, ErrNoPath)
 	}
 	for _, i := range slices.Backward(found) {
 		m.Older = append(m.Older, madeBy(s, img, i))
 	}
 	m.By, m.Older = m.Older[0], m.Older[1:]
+	m.From = follow(s, m.By, m.Path, lookupChange(layers[found[len(found)-1]], m.Path))
 	return m, nil
 }
 
@@ -136,12 +141,97 @@ func madeBy(s *cache.Store, img *oci.Image, i int) MadeBy {
 		at++
 	}
 	m.Report, m.Step = stepOfLayer(s, m.DiffID)
-	if m.Step != nil {
-		if t := traceOf(s, m.Step.Trace); t != nil {
-			m.Looked, _ = looks(t)
+	m.look(s)
+	return m
+}
+
+// look adds what the step looked at.
+func (m *MadeBy) look(s *cache.Store) {
+	if m.Step == nil {
+		return
+	}
+	if t := traceOf(s, m.Step.Trace); t != nil {
+		m.Looked, _ = looks(t)
+	}
+}
+
+// maxFollow bounds how many stages a file is followed through.
+const maxFollow = 8
+
+// follow finds the steps of other stages that a file came from, where COPY --from
+// brought it: the newest layer of the stage that has a file of the same contents below
+// what was copied.
+func follow(s *cache.Store, by MadeBy, path string, c *tree.Change) (out []MadeBy) {
+	for len(out) < maxFollow && by.Step != nil && c != nil && c.Node != nil && c.Node.Kind == tree.File {
+		stage, sources := copiedFrom(by.Step.Title)
+		next := (*MadeBy)(nil)
+		for _, step := range slices.Backward(by.Report.Steps) {
+			if stage == "" || !strings.EqualFold(step.Stage, stage) {
+				continue
+			}
+			cs := layerOf(s, step.Layer)
+			if at := findCopied(cs, sources, path, c.Node); at != nil {
+				next = &MadeBy{DiffID: tree.Digest(step.Layer), Path: at.Path, Report: by.Report, Step: &step}
+				path, c = at.Path, at
+				break
+			}
+		}
+		if next == nil {
+			return out
+		}
+		next.look(s)
+		out, by = append(out, *next), *next
+	}
+	return out
+}
+
+// copiedFrom reads the stage and the sources out of a COPY --from; "" for none.
+func copiedFrom(title string) (stage string, sources []string) {
+	words := strings.Fields(strings.NewReplacer(`"`, " ", "[", " ", "]", " ", ",", " ").Replace(title))
+	if len(words) < 3 || words[0] != "COPY" {
+		return "", nil
+	}
+	for _, w := range words[1 : len(words)-1] {
+		if v, ok := strings.CutPrefix(w, "--from="); ok {
+			stage = v
+		} else if !strings.HasPrefix(w, "--") {
+			sources = append(sources, tree.Clean(w))
 		}
 	}
-	return m
+	if n, err := strconv.Atoi(stage); err == nil {
+		stage = fmt.Sprintf("stage-%d", n)
+	}
+	return stage, sources
+}
+
+// findCopied finds a file of the same contents at or below one of the sources, the one
+// whose path ends most like the given one.
+func findCopied(cs tree.Changes, sources []string, path string, n *tree.Node) *tree.Change {
+	var best *tree.Change
+	most := -1
+	for i := range cs {
+		c := &cs[i]
+		if c.Node == nil || c.Node.Kind != tree.File || c.Node.Size != n.Size || c.Node.Digest != n.Digest {
+			continue
+		}
+		if !slices.ContainsFunc(sources, func(src string) bool {
+			return src == "" || c.Path == src || strings.HasPrefix(c.Path, src+"/") || hasWildcard(src)
+		}) {
+			continue
+		}
+		if like := commonEnd(c.Path, path); like > most {
+			best, most = c, like
+		}
+	}
+	return best
+}
+
+func commonEnd(a, b string) int {
+	n := 0
+	for n < len(a) && n < len(b) && a[len(a)-1-n] == b[len(b)-1-n] {
+		n++
+	}
+	return n
 }
 
 // eachReport calls fn with the reports that contain a text, the newest of each
@@ -185,7 +275,7 @@ func findImage(ctx context.Context, s *cache.Store, image string, p v1.Platform)
 		full = oci.FullName(ref)
 	}
 	for _, i := range named {
-		if i.Name == full || i.Name == image {
+		if i.Name == full || i.Name == image || i.Desc.Digest.String() == image {
 			return oci.OpenLayout(ctx, s.Dir(), i.Desc.Digest.String(), p)
 		}
 	}
@@ -201,7 +291,7 @@ func manifestOf(s *cache.Store, image, full string) string {
 	id, best := "", (*Report)(nil)
 	hex := strings.TrimPrefix(image, "sha256:")
 	eachReport(s, "", func(r *Report) bool {
-		byID := len(hex) >= 8 && strings.HasPrefix(strings.TrimPrefix(r.ImageID, "sha256:"), hex)
+		byID := len(hex) >= 4 && strings.HasPrefix(strings.TrimPrefix(r.ImageID, "sha256:"), hex)
 		if r.ImageID != "" && (byID || slices.Contains(r.Names, full)) && (best == nil || r.Began.After(best.Began)) {
 			id, best = r.ImageID, r
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fbuild/fbuild/build"
 	"github.com/fbuild/fbuild/cache"
+	"github.com/fbuild/fbuild/image"
 	"github.com/fbuild/fbuild/trace"
 	"github.com/fbuild/fbuild/tree"
 )
@@ -39,7 +40,14 @@ or its beginning. Of a path that the base image brought, its layer is said.`,
 				if err != nil {
 					return err
 				}
-				m, err := build.Why(cmd.Context(), s, args[0], args[1], platform)
+				name := args[0]
+				switch img, err := image.Find(cmd.Context(), s, name); {
+				case err == nil:
+					name = img.Desc.Digest.String()
+				case errors.Is(err, image.ErrAmbiguous):
+					return err
+				}
+				m, err := build.Why(cmd.Context(), s, name, args[1], platform) // which knows images without a name, too
 				switch {
 				case errors.Is(err, build.ErrNoImage):
 					return &hintError{err, "it must be built by this store: -t gives an image a name, and fbuild explain says its id"}
@@ -72,7 +80,7 @@ func (a *app) completeImage(cmd *cobra.Command, args []string, _ string) ([]stri
 	_ = a.withStore(cmd.Context(), func(s *cache.Store) error { // a shell shows no error
 		images, err := s.Images()
 		for _, i := range images {
-			list = append(list, strings.TrimPrefix(i.Name, "docker.io/library/"))
+			list = append(list, image.Familiar(i.Name))
 		}
 		return err
 	})
@@ -80,16 +88,20 @@ func (a *app) completeImage(cmd *cobra.Command, args []string, _ string) ([]stri
 }
 
 // madeText says where a path comes from.
-func madeText(m *build.Made, image string, all bool) string {
+func madeText(m *build.Made, name string, all bool) string {
 	var b strings.Builder
 	what := build.KindWord(m.Kind)
 	if m.Kind == tree.File {
 		what += ", " + bytesOf(m.Size)
 	}
-	fmt.Fprintf(&b, "/%s of %s: %s\n", m.Path, image, what)
+	fmt.Fprintf(&b, "/%s of %s: %s\n", m.Path, name, what)
 	madeStep(&b, "made by", m.By)
 	if m.By.Step != nil {
 		lookedAt(&b, m.By, all)
+	}
+	for _, from := range m.From {
+		fmt.Fprintf(&b, "  from     /%s, made by %s %s\n           line %d of %s\n", from.Path, from.Report.Label(*from.Step), from.Step.Title, from.Step.Line, from.Report.Dockerfile)
+		lookedAt(&b, from, all)
 	}
 	for _, o := range m.Older {
 		madeStep(&b, "over", o)
@@ -153,11 +165,13 @@ type jsonMade struct {
 	Size  int64        `json:"size"`
 	By    jsonMadeBy   `json:"by"`
 	Over  []jsonMadeBy `json:"over,omitempty"`
+	From  []jsonMadeBy `json:"from,omitempty"` // of COPY --from: where that took it
 }
 
 type jsonMadeBy struct {
 	Layer       string     `json:"layer"`
-	Number      int        `json:"number"` // of the layer in the image, from 1
+	Path        string     `json:"path,omitempty"`   // in its stage
+	Number      int        `json:"number,omitempty"` // of the layer in the image, from 1
 	Base        bool       `json:"base"`
 	Command     string     `json:"command,omitempty"` // as the image's history has it
 	Dockerfile  string     `json:"dockerfile,omitempty"`
@@ -172,6 +186,11 @@ func madeJSON(m *build.Made, all bool) jsonMade {
 	out := jsonMade{Image: m.Image, Path: "/" + m.Path, Kind: build.KindWord(m.Kind), Size: m.Size, By: madeByJSON(m.By, all)}
 	for _, o := range m.Older {
 		out.Over = append(out.Over, madeByJSON(o, all))
+	}
+	for _, from := range m.From {
+		j := madeByJSON(from, all)
+		j.Path = "/" + from.Path
+		out.From = append(out.From, j)
 	}
 	return out
 }
