@@ -57,11 +57,15 @@ func (r *stageRun) runStep(ctx context.Context, s *state, in *dockerfile.Run, st
 		return tr.adopt(hit, unlock), true, nil
 	}
 	step.Start()
-	if err := r.runs(ctx); err != nil {
-		unlock()
-		return result{}, false, err
+	if hit != nil {
+		step.Note("runs: --cache-check")
+	} else {
+		if err := r.runs(ctx); err != nil {
+			unlock()
+			return result{}, false, err
+		}
+		step.Note(r.rep.note())
 	}
-	step.Note(r.rep.note())
 	out, err := b.runCommand(ctx, s, in, network, mounts)
 	if err != nil {
 		unlock()

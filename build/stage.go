@@ -319,7 +319,9 @@ func (r *stageRun) workdirStep(ctx context.Context, s *state, in *dockerfile.Wor
 		return tr.adopt(hit, unlock), true, nil
 	}
 	step.Start()
-	_ = r.runs(ctx) // of a plan as well: what it gives is known
+	if hit == nil {
+		_ = r.runs(ctx) // of a plan as well: what it gives is known
+	}
 	cs, err := r.b.makeWorkdir(ctx, s, in.Path, tree.TimeOf(r.b.now()).Truncate())
 	if err == nil && hit != nil {
 		err = tr.checkChanges(hit, cs)
