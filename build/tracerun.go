@@ -64,7 +64,7 @@ func (t *tracer) commitRun(ctx context.Context, s *state, mounts *mountSet, out 
 		for _, m := range mounts.binds() {
 			roots = append(roots, m.view.tree)
 		}
-		c.trace = &pendingTrace{id: t.id, base: t.base, roots: roots, asked: out.asked, rep: t.rep}
+		c.trace = &pendingTrace{id: t.id, base: t.base, roots: roots, asked: out.asked, rep: t.rep, changes: out.changes}
 	}
 	return t.b.commitStep(c)
 }
@@ -79,7 +79,7 @@ func (t *tracer) commitEdit(ctx context.Context, below *fsState, cs tree.Changes
 	t.rep.Identity = string(t.id)
 	parent, err := below.Tree(ctx, t.b) // made already
 	if err == nil {
-		c.trace = &pendingTrace{id: t.id, base: t.base, roots: []tree.Tree{parent}, asked: ask(parent), rep: t.rep}
+		c.trace = &pendingTrace{id: t.id, base: t.base, roots: []tree.Tree{parent}, asked: ask(parent), rep: t.rep, changes: cs}
 	}
 	return t.b.commitStep(c)
 }

@@ -126,6 +126,8 @@ type pendingTrace struct {
 	roots []tree.Tree
 	asked []trace.Question
 	rep   *StepReport
+	// changes are those of the step: about all that it changed it must have asked.
+	changes tree.Changes
 }
 
 // keepTrace works out what the file systems below answered and stores the trace with
@@ -160,7 +162,12 @@ func (b *builder) putTrace(p *pendingTrace, below *fsState) (*trace.Trace, strin
 	for _, l := range below.layers() {
 		b.digests.learn(l)
 	}
-	tr, err := trace.Record(p.roots, p.asked, trace.AnswerOptions{Times: b.opts.CacheTimes, Digest: b.digest})
+	asked := trace.Sorted(p.asked)
+	if missed := trace.Missing(p.roots[0], p.changes, asked); missed != "" {
+		p.rep.Doubt = fmt.Sprintf("it changed /%s, and is not known to have looked there", missed)
+		return nil, "", errors.New(p.rep.Doubt)
+	}
+	tr, err := trace.Record(p.roots, asked, trace.AnswerOptions{Times: b.opts.CacheTimes, Digest: b.digest})
 	if err != nil {
 		return nil, "", err
 	}

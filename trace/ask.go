@@ -110,7 +110,9 @@ func (e *Edits) Questions() []Question {
 // Sorted returns questions in order, each once.
 func Sorted(qs []Question) []Question {
 	qs = slices.Clone(qs)
-	slices.SortFunc(qs, Question.Compare)
+	if !slices.IsSortedFunc(qs, Question.Compare) {
+		slices.SortFunc(qs, Question.Compare)
+	}
 	return slices.Compact(qs)
 }
 

@@ -2,7 +2,6 @@ package trace
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/fbuild/fbuild/tree"
@@ -24,9 +23,7 @@ type Trace struct {
 // by Question.Root; the order of the questions does not matter, nor how often each is
 // asked.
 func Record(roots []tree.Tree, questions []Question, o AnswerOptions) (*Trace, error) {
-	questions = slices.Clone(questions)
-	slices.SortFunc(questions, Question.Compare)
-	questions = slices.Compact(questions)
+	questions = Sorted(questions)
 	t := &Trace{Times: o.Times, Answers: make([]Answered, len(questions))}
 	known := map[string]string{} // most answers are given often
 	w := walker{roots: roots}
