@@ -29,6 +29,7 @@ type cacheSource struct {
 	mu      sync.Mutex // held while the list is read
 	loaded  bool
 	entries map[entryName]*sharedEntry
+	traced  tracedEntries
 	present map[v1.Hash]bool // what the manifest lists, and so keeps
 	begged  bool             // an unsigned entry was spoken of
 }
@@ -101,7 +102,7 @@ func (c *cacheSource) read(ctx context.Context) (bad int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	c.entries, c.present = list.entries, list.present
+	c.entries, c.present, c.traced = list.entries, list.present, sortTraced(list.entries)
 	return list.bad, nil
 }
 
@@ -197,6 +198,11 @@ func (c *cacheSource) value(ctx context.Context, b *builder, e *sharedEntry) ([]
 	if e.Blob == nil {
 		return e.Value, nil
 	}
+	return c.unpack(ctx, b, e)
+}
+
+// unpack returns what the blob of an entry holds.
+func (c *cacheSource) unpack(ctx context.Context, b *builder, e *sharedEntry) ([]byte, error) {
 	if e.Blob.Size > maxSharedBlob {
 		return nil, fmt.Errorf("%s %s has %d bytes, at most %d are read", e.Kind, e.Key, e.Blob.Size, maxSharedBlob)
 	}

@@ -33,6 +33,7 @@ type cacheExport struct {
 type found struct {
 	source *cacheSource
 	entry  *sharedEntry
+	traced *tracedResult // of kindTraces, in this store
 }
 
 func newCacheExport() *cacheExport {
@@ -52,8 +53,14 @@ func (x *cacheExport) keep(n entryName, c *cacheSource, e *sharedEntry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if old, ok := x.names[n]; !ok || old.entry == nil {
-		x.names[n] = found{c, e}
+		x.names[n] = found{source: c, entry: e, traced: old.traced}
 	}
+}
+
+func (x *cacheExport) keepTraced(n entryName, r tracedResult) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.names[n] = found{traced: &r}
 }
 
 func (x *cacheExport) keepLayers(list []*fsLayer) {
@@ -147,16 +154,12 @@ func (b *builder) sharedItems(ctx context.Context, final *state) ([]sharedItem, 
 		if !ok {
 			continue
 		}
-		if n.kind == kindStep {
-			var rec stepRecord
-			if json.Unmarshal(it.Value, &rec) != nil {
-				continue
-			}
-			it.layer, it.image = byID[rec.DiffID], x.image[rec.DiffID]
-			it.Layer = rec.descriptor()
+		if !it.takeLayer(byID, x.image) {
+			continue
 		}
 		items = append(items, it)
 	}
+	items = append(items, b.madeItems(items, byID, x)...)
 	items = append(items, b.indexItems(ctx, byID)...)
 	slices.SortFunc(items, func(a, c sharedItem) int {
 		return strings.Compare(a.Kind+" "+a.Key, c.Kind+" "+c.Key)
@@ -165,6 +168,27 @@ func (b *builder) sharedItems(ctx context.Context, final *state) ([]sharedItem, 
 		b.shared.key.sign(&items[i].sharedEntry)
 	}
 	return items, nil
+}
+
+// takeLayer finds the layer of a result.
+func (it *sharedItem) takeLayer(byID map[tree.Digest]*fsLayer, image map[tree.Digest]bool) bool {
+	var rec stepRecord
+	switch it.Kind {
+	case kindStep:
+		if json.Unmarshal(it.Value, &rec) != nil {
+			return false
+		}
+	case kindTraces:
+		var r tracedResult
+		if json.Unmarshal(it.Value, &r) != nil {
+			return false
+		}
+		rec = r.Step
+	default:
+		return true
+	}
+	it.layer, it.image, it.Layer = byID[rec.DiffID], image[rec.DiffID], rec.descriptor()
+	return true
 }
 
 // descriptor is that of a step's layer, nil for none.
@@ -180,6 +204,9 @@ func (r *stepRecord) descriptor() *v1.Descriptor {
 // another cache.
 func (b *builder) sharedItem(n entryName, from found) (sharedItem, bool) {
 	it := sharedItem{sharedEntry: sharedEntry{Kind: n.kind, Key: n.key}}
+	if from.traced != nil {
+		return b.tracedItem(n, from.traced)
+	}
 	rec, err := b.store.Record(n.kind, n.key)
 	if err != nil {
 		if from.entry == nil {

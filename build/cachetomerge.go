@@ -2,6 +2,7 @@ package build
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -66,7 +67,13 @@ func (e *exporting) others(old *sharedList, mine map[entryName]bool) []sharedEnt
 	var out []sharedEntry
 	var bytes int64
 	seen := map[v1.Hash]bool{}
+	traced := e.traced()
 	for _, en := range list[:min(len(list), keepEntries)] {
+		if id, _, ok := strings.Cut(en.Key, "/"); ok && en.Kind == kindTraces {
+			if traced[id]++; traced[id] > maxTraces {
+				continue
+			}
+		}
 		size := int64(0)
 		for _, d := range []*v1.Descriptor{en.Blob, en.Layer} {
 			if d != nil && old.present[d.Digest] && !seen[d.Digest] {
@@ -80,6 +87,17 @@ func (e *exporting) others(old *sharedList, mine map[entryName]bool) []sharedEnt
 		out = append(out, *en)
 	}
 	return out
+}
+
+// traced counts the results of each identity.
+func (e *exporting) traced() map[string]int {
+	n := map[string]int{}
+	for i := range e.items {
+		if id, _, ok := strings.Cut(e.items[i].Key, "/"); ok && e.items[i].Kind == kindTraces {
+			n[id]++
+		}
+	}
+	return n
 }
 
 // needs are the blobs that entries lead to and that are there, by digest.

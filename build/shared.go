@@ -119,6 +119,9 @@ func (b *builder) sharedStep(ctx context.Context, key Key, below *fsState) (res 
 			return false
 		}
 		found, ok := b.sharedLayer(c, e, &rec)
+		if ok {
+			b.keepTraces(c, e)
+		}
 		if ok && found.layer != nil && found.layer.thin && thin == nil {
 			thin = func() bool {
 				res = found
@@ -140,7 +143,7 @@ func (b *builder) sharedStep(ctx context.Context, key Key, below *fsState) (res 
 // sharedLayer is the result that a record of a cache tells of.
 func (b *builder) sharedLayer(c *cacheSource, e *sharedEntry, rec *stepRecord) (result, bool) {
 	if rec.DiffID == "" {
-		return result{created: rec.Created}, true
+		return result{created: rec.Created, record: *rec}, true
 	}
 	h, err := v1.NewHash(rec.Digest)
 	if _, derr := v1.NewHash(string(rec.DiffID)); err != nil || derr != nil || rec.Size <= 0 || !types.MediaType(rec.MediaType).IsLayer() {
@@ -162,7 +165,7 @@ func (b *builder) sharedLayer(c *cacheSource, e *sharedEntry, rec *stepRecord) (
 	}
 	l := knownLayer(rec.DiffID, desc, src)
 	l.shared, l.source, l.thin = true, c, thin
-	return result{layer: l, created: rec.Created}, true
+	return result{layer: l, created: rec.Created, record: *rec}, true
 }
 
 // errThin says that a cache has the name of a layer, and not the layer.

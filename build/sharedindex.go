@@ -11,7 +11,7 @@ import (
 
 // travelling are the kinds of records that a shared cache takes beside results and
 // aliases.
-var travelling = []string{"traces", "trace", "made", "copied"}
+var travelling = []string{kindTraces, kindCopied}
 
 // indexItems makes entries of the layers' indexes, without the places of contents: a
 // step can be matched on a machine that has no layer. A layer whose index is not here

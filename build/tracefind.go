@@ -177,6 +177,7 @@ func (t *tracer) adopt(hit *traceHit, unlock func()) result {
 	b, below, key := t.b, t.below, t.key
 	if b.planning() || hit.layer != nil || below.borrowed() {
 		unlock() // what was not read to its end here is not stored here (LAWS 11)
+		b.shareTraces(t.id, below, hit.tracedResult)
 		return hit.res
 	}
 	b.behind(func(ctx context.Context) error {

@@ -38,6 +38,7 @@ type tracedResult struct {
 
 	layer  *fsLayer // where it comes from a shared cache
 	source string   // which
+	keep   func()   // collects it for --cache-to
 }
 
 // madeRecord says which step made a layer.
