@@ -46,6 +46,7 @@ type fsLayer struct {
 	loaded  bool
 	changes tree.Changes
 	light   tree.Changes // as changes, but contents may be elsewhere; nil until asked for
+	lent    bool         // light is what a shared cache says
 	index   string       // file of tree.Encode(changes), "" until one is asked for
 }
 
@@ -198,6 +199,7 @@ func (l *fsLayer) known(ctx context.Context, b *builder) (tree.Changes, bool) {
 		if cs, ok = b.lightIndex(ctx, l.diffID); !ok {
 			return nil, false
 		}
+		l.lent = true
 	}
 	l.light = cs
 	return cs, true

@@ -211,9 +211,10 @@ func (b *builder) keepRecord(kind, key string) {
 	}
 }
 
-// keepFound collects an entry of another cache.
+// keepFound collects an entry of another cache. Indexes go with the layers that are
+// collected.
 func (b *builder) keepFound(c *cacheSource, e *sharedEntry) {
-	if b.shared.to != nil {
+	if b.shared.to != nil && e.Kind != kindIndex {
 		b.shared.to.keep(e.name(), c, e)
 	}
 }

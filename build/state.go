@@ -158,12 +158,12 @@ func (f *fsState) outline(ctx context.Context, b *builder) (tree.Tree, error) {
 	return f.shape, nil
 }
 
-// borrowed reports whether a layer of a shared cache is in f of which only the index
-// was read: what is found out on it is not stored here (LAWS 11).
+// borrowed reports whether a layer is in f of which only a shared cache says what it
+// holds: what is found out on it is not stored here (LAWS 11).
 func (f *fsState) borrowed() bool {
 	for _, l := range f.layers() {
 		l.mu.Lock()
-		borrowed := l.shared && !l.loaded
+		borrowed := (l.shared || l.lent) && !l.loaded
 		l.mu.Unlock()
 		if borrowed {
 			return true

@@ -10,6 +10,7 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -85,6 +86,55 @@ func TestSharedCacheTraffic(t *testing.T) {
 	h.ok(h.machine("second", "--cache-from", cache, "--cache-to", "type=registry,ref="+reg.host()+"/other:c", "-o", "type=registry,name="+reg.host()+"/app:2")...)
 	if n := reg.count("GET /v2/cache/blobs/sha256:"); n > 8 {
 		t.Errorf("into another repository: got %d blobs of the first, want its list and the small ones", n)
+	}
+}
+
+// ranRE is what the steps of TestSharedCacheTraced say when they run.
+var ranRE = regexp.MustCompile(`(?m)^#\d+ [\d.]+ ran-`)
+
+// TestSharedCacheTraced: a fresh machine on which a file of the context changed runs
+// nothing that did not look at it, and fetches no result; where nothing must be copied
+// it fetches no layer at all.
+func TestSharedCacheTraced(t *testing.T) {
+	tests := []struct {
+		name   string
+		lines  []string
+		traced int
+		layers int // from the top, that are not fetched
+	}{
+		{"copied", []string{"WORKDIR /src", "COPY app .", "RUN cp lock /installed; echo ran-a", "RUN cat /installed > /built; echo ran-b"}, 2, 2},
+		{"bound", []string{"RUN --mount=type=bind,source=app,target=/src cp /src/lock /installed; echo ran-a", "RUN cat /installed > /built; echo ran-b"}, 1, 3},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			reg := busyRegistry(t, registryOptions{})
+			l := legs(t.Name())[0]
+			l.recorder = "fuse" // walk has no traces
+			h := newHome(t, l)
+			text := strings.Join(append([]string{"FROM " + reg.host() + "/busybox"}, tt.lines...), "\n")
+			h.write(map[string]string{"app/lock": "one", "app/main": "one", "Dockerfile": text})
+			cache := reg.host() + "/cache:main"
+			h.ok(h.machine("first", "--push", "-t", reg.host()+"/app:1", "--cache-to", "type=registry,mode=min,ref="+cache)...)
+			h.write(map[string]string{"app/main": "two"})
+			reg.forget()
+			r := h.ok(h.machine("second", "--push", "-t", reg.host()+"/app:2", "--cache-from", cache, "--cache-to", "type=registry,ref="+cache)...)
+			if n := strings.Count(r.stderr, " CACHED (traced"); n < tt.traced || ranRE.MatchString(r.stderr) || strings.Contains(r.stderr, "WARN") {
+				t.Errorf("got %d steps reused by trace, want %d, none that runs and no warning\n%s", n, tt.traced, r.stderr)
+			}
+			all := manifestBlobs(t, reg, "app:1")
+			for _, d := range all[len(all)-tt.layers:] {
+				for _, repo := range []string{"busybox", "cache", "app"} {
+					if n := reg.count("GET /v2/" + repo + "/blobs/" + d); n > 0 {
+						t.Errorf("fetched a layer from %s: %s of %q\n%s", repo, d, all, r.stderr)
+					}
+				}
+			}
+			// What it stored in turn serves a third.
+			r = h.ok(h.machine("third", "--push", "-t", reg.host()+"/app:3", "--cache-from", cache)...)
+			if ranRE.MatchString(r.stderr) || strings.Contains(r.stderr, "WARN") {
+				t.Errorf("a third machine: want no step that runs, and no warning\n%s", r.stderr)
+			}
+		})
 	}
 }
 
