@@ -43,6 +43,7 @@ type Output struct {
 	Tar              bool   // of OutputOCI: a tar, else a directory
 	RewriteTimestamp bool   // times in our layers are at most SOURCE_DATE_EPOCH
 	DockerMediaTypes bool
+	Compression      Compression // of an image
 	// Annotations are those of the manifest, beside the ones of the build.
 	Annotations map[string]string
 	// Load takes the archive of an OutputDocker that has no Dest. It calls write
@@ -165,8 +166,8 @@ func (b *builder) assemble(ctx context.Context, s *state, layers []*fsLayer, o O
 		if l.src != nil {
 			ol.Repo = l.src.Repo
 		}
-		if (l.src == nil || l.shared) && o.RewriteTimestamp && b.opts.Epoch != nil {
-			if ol, err = b.rewrite(ctx, l); err != nil {
+		if v := b.variantOf(l, o); v != nil {
+			if ol, err = b.made(ctx, l, v); err != nil {
 				return nil, err
 			}
 		}
@@ -218,41 +219,6 @@ func (b *builder) imageTime(s *state, cfg *v1.ConfigFile) (time.Time, error) {
 	}
 	t = time.Now().UTC()
 	return t, b.putJSON(kindImage, string(key), t, nil, nil)
-}
-
-// rewrite seals a copy of a layer whose times are at most the epoch (LAWS 13:
-// the layer itself stays as it is).
-func (b *builder) rewrite(ctx context.Context, l *fsLayer) (oci.Layer, error) {
-	clamp := tree.TimeOf(*b.opts.Epoch)
-	key := newKey("rewrite").str(string(l.diffID)).num(uint64(clamp.Sec)).sum()
-	if res, ok := b.recorded(ctx, key, &fsState{}); ok && res.layer != nil {
-		b.offer(key, &fsState{}, res)
-		return oci.Layer{Desc: res.layer.desc, DiffID: res.layer.diffID}, nil
-	}
-	if res, ok := b.adopt(ctx, key, &fsState{}); ok && res.layer != nil {
-		copied := res.layer
-		return oci.Layer{Desc: copied.desc, DiffID: copied.diffID, Repo: copied.src.Repo, Open: b.layerOpener(copied, copied.desc)}, nil
-	}
-	cs, err := l.open(ctx, b)
-	if err != nil {
-		return oci.Layer{}, err
-	}
-	sealed, err := b.sealBlob(ctx, cs, layer.Options{ClampMtime: &clamp})
-	if err != nil {
-		return oci.Layer{}, fmt.Errorf("rewrite times: %w", err)
-	}
-	desc, err := sealedDescriptor(sealed)
-	if err != nil {
-		return oci.Layer{}, err
-	}
-	below, err := (&fsState{}).chainID(ctx)
-	if err != nil {
-		return oci.Layer{}, err
-	}
-	rec := stepRecord{Created: time.Now(), Below: below, DiffID: sealed.DiffID, Digest: desc.Digest.String(), Size: desc.Size, MediaType: string(desc.MediaType)}
-	err = b.putJSON(kindStep, string(key), rec, []tree.Digest{sealed.Digest}, nil)
-	b.share(key, &fsState{}, result{layer: knownLayer(sealed.DiffID, desc, nil), created: rec.Created})
-	return oci.Layer{Desc: desc, DiffID: sealed.DiffID}, err
 }
 
 // keep stores the image itself; for the store alone, complete with the layers of

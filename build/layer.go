@@ -40,6 +40,8 @@ type fsLayer struct {
 	// sealed are the changes of a layer of this build as its index in the store
 	// has them: every file with the digest of its bytes.
 	sealed tree.Changes
+	// how is Compression.word of a layer of ours.
+	how string
 
 	mu      sync.Mutex // held while the layer is being opened
 	pull    *pull      // shows the fetching; may be nil

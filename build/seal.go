@@ -35,6 +35,9 @@ type stepRecord struct {
 	Digest    string      `json:"digest,omitempty"`
 	Size      int64       `json:"size,omitempty"`
 	MediaType string      `json:"mediaType,omitempty"`
+	// Compression is Compression.word, Annotations are the descriptor's.
+	Compression string            `json:"compression,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
 	// Of a RUN: when its command last ended with this, which is later than Created
 	// where it gave what was there; how long it took; whether it used the network. A
 	// record that a trace led to has those of the run that made it (LAWS 6).
@@ -78,8 +81,10 @@ func (b *builder) recorded(ctx context.Context, key Key, below *fsState) (result
 	if err != nil || !b.store.HasBlob(tree.Digest(rec.Digest)) {
 		return result{}, false
 	}
-	desc := v1.Descriptor{MediaType: types.MediaType(rec.MediaType), Size: rec.Size, Digest: h}
-	return result{layer: knownLayer(rec.DiffID, desc, nil), created: rec.Created, record: rec}, true
+	desc := v1.Descriptor{MediaType: types.MediaType(rec.MediaType), Size: rec.Size, Digest: h, Annotations: rec.Annotations}
+	l := knownLayer(rec.DiffID, desc, nil)
+	l.how = rec.Compression
+	return result{layer: l, created: rec.Created, record: rec}, true
 }
 
 func (b *builder) getJSON(kind, key string, v any) bool {
@@ -166,7 +171,7 @@ func (b *builder) commitStep(c commitment) result {
 				return l.err
 			}
 			rec.DiffID, rec.Digest = l.diffID, l.desc.Digest.String()
-			rec.Size, rec.MediaType = l.desc.Size, string(l.desc.MediaType)
+			rec.Size, rec.MediaType, rec.Compression = l.desc.Size, string(l.desc.MediaType), l.how
 		}
 		return b.finished(ctx, c, rec, res)
 	})
@@ -213,7 +218,9 @@ func (b *builder) remember(ctx context.Context, key Key, below *fsState, rec ste
 
 // seal writes the layer's blob and index.
 func (l *fsLayer) seal(ctx context.Context, b *builder) error {
-	sealed, err := b.sealBlob(ctx, l.changes, layer.Options{})
+	to := stepCompression(b.opts.Outputs)
+	l.how = to.word()
+	sealed, err := b.sealBlob(ctx, l.changes, to.options())
 	if err != nil {
 		return err
 	}
@@ -255,5 +262,5 @@ func sealedDescriptor(s layer.Sealed) (v1.Descriptor, error) {
 	if err != nil {
 		return v1.Descriptor{}, fmt.Errorf("seal layer: %w", err)
 	}
-	return v1.Descriptor{MediaType: types.MediaType(s.MediaType), Size: s.Size, Digest: h}, nil
+	return v1.Descriptor{MediaType: types.MediaType(s.MediaType), Size: s.Size, Digest: h, Annotations: s.Annotations}, nil
 }

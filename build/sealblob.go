@@ -3,8 +3,8 @@ package build
 import (
 	"context"
 	"errors"
-	"fmt"
 
+	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/oci/layer"
 	"github.com/fbuild/fbuild/tree"
 )
@@ -13,9 +13,19 @@ import (
 // compression, they share.
 const parallelSeals = 4
 
+type blobWriter = cache.BlobWriter
+
 // sealBlob writes changes as a layer blob into the store. The blob does not depend
 // on what the store holds, only the time it takes does (LAWS 27).
 func (b *builder) sealBlob(ctx context.Context, cs tree.Changes, o layer.Options) (layer.Sealed, error) {
+	return b.throughWorkers(ctx, o, func(w *blobWriter, o layer.Options) (layer.Sealed, error) {
+		return layer.Seal(ctx, w, cs, b.store.Packs(), o)
+	})
+}
+
+// throughWorkers makes a blob with fn, within the build's memory and with the frames
+// that the store has; once more without these where they do not fit.
+func (b *builder) throughWorkers(ctx context.Context, o layer.Options, fn func(*blobWriter, layer.Options) (layer.Sealed, error)) (layer.Sealed, error) {
 	select {
 	case b.sealing <- struct{}{}:
 		defer func() { <-b.sealing }()
@@ -26,11 +36,11 @@ func (b *builder) sealBlob(ctx context.Context, cs tree.Changes, o layer.Options
 	if b.frames != nil {
 		o.Frames = b.frames
 	}
-	sealed, err := b.sealOnce(ctx, cs, o)
+	sealed, err := b.writeBlob(o, fn)
 	if errors.Is(err, layer.ErrFrames) {
 		b.warn("cache: a frame of an earlier layer is not what it was, or a content: compressing everything anew")
 		o.Frames = nil
-		sealed, err = b.sealOnce(ctx, cs, o)
+		sealed, err = b.writeBlob(o, fn)
 	}
 	if err == nil && b.frames != nil {
 		b.frames.add(sealed)
@@ -38,18 +48,18 @@ func (b *builder) sealBlob(ctx context.Context, cs tree.Changes, o layer.Options
 	return sealed, err
 }
 
-func (b *builder) sealOnce(ctx context.Context, cs tree.Changes, o layer.Options) (layer.Sealed, error) {
+func (b *builder) writeBlob(o layer.Options, fn func(*blobWriter, layer.Options) (layer.Sealed, error)) (layer.Sealed, error) {
 	w, err := b.store.CreateBlob()
 	if err != nil {
 		return layer.Sealed{}, err
 	}
 	defer w.Abort()
-	sealed, err := layer.Seal(ctx, w, cs, b.store.Packs(), o)
+	sealed, err := fn(w, o)
 	if err != nil {
 		return layer.Sealed{}, err
 	}
 	if _, _, err := w.Commit(sealed.Digest); err != nil {
-		return layer.Sealed{}, fmt.Errorf("seal layer: %w", err)
+		return layer.Sealed{}, err
 	}
 	return sealed, nil
 }

@@ -111,7 +111,9 @@ func (b *builder) tracedLayer(r *tracedResult) (*fsLayer, bool) {
 		return nil, false
 	}
 	desc := v1.Descriptor{MediaType: types.MediaType(r.Step.MediaType), Size: r.Step.Size, Digest: h}
-	return knownLayer(r.Step.DiffID, desc, nil), true
+	l := knownLayer(r.Step.DiffID, desc, nil)
+	l.how = r.Step.Compression
+	return l, true
 }
 
 // look makes the file systems that questions are asked of.

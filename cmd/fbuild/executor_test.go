@@ -26,7 +26,8 @@ var executorSays = map[string]struct {
 	"target": {"x", works}, "build-arg": {"A=b", works}, "label": {"a=b", works}, "annotation": {"a=b", works},
 	"custom-platform": {"linux/amd64", works}, "git": {"branch=x", works}, "no-push": {"true", works}, "tar-path": {"x.tar", works},
 	"oci-layout-path": {"x", works}, "digest-file": {"/dev/termination-log", works}, "image-name-with-digest-file": {"x", works},
-	"image-name-tag-with-digest-file": {"x", works}, "image-format": {"docker", works}, "insecure": {"true", works},
+	"image-name-tag-with-digest-file": {"x", works}, "image-format": {"docker", works},
+	"compression": {"zstd", works}, "compression-level": {"9", works}, "insecure": {"true", works},
 	"insecure-pull": {"true", works}, "insecure-registry": {"x", works}, "skip-tls-verify": {"true", works},
 	"skip-tls-verify-pull": {"true", works}, "skip-tls-verify-registry": {"x", works}, "skip-push-permission-check": {"true", works},
 	"cache": {"true", works}, "cache-repo": {"a/b", works}, "cache-ttl": {"6h", works}, "no-push-cache": {"true", works},
@@ -40,7 +41,7 @@ var executorSays = map[string]struct {
 	"whitelist-var-run": {"true", moot}, "use-new-run": {"true", moot}, "push-retry": {"3", moot},
 	"image-download-retry": {"3", moot}, "image-fs-extract-retry": {"3", moot},
 
-	"bucket": {"b", refused}, "cache-run-layers": {"false", refused}, "compression": {"zstd", refused}, "compression-level": {"9", refused},
+	"bucket": {"b", refused}, "cache-run-layers": {"false", refused},
 	"ignore-path": {"/x", refused}, "push-ignore-immutable-tag-errors": {"true", refused}, "registry-certificate": {"r=f", refused},
 	"registry-client-cert": {"r=c,k", refused}, "registry-map": {"a=b", refused}, "registry-mirror": {"m", refused},
 	"skip-default-registry-fallback": {"true", refused}, "credential-helpers": {"ecr", refused}, "materialize": {"true", refused},

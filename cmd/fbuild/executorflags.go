@@ -72,6 +72,8 @@ var kanikoFlags = []kanikoFlag{
 	{name: "digest-file", usage: "write the image's digest to a file"},
 	{name: "image-name-with-digest-file", usage: "write NAME@DIGEST of each destination to a file"},
 	{name: "image-name-tag-with-digest-file", usage: "write NAME:TAG@DIGEST of each destination to a file"},
+	{name: "compression", usage: "gzip or zstd (default gzip)"},
+	{name: "compression-level", kind: kindNumber, value: "-1", usage: "0 to 9 with gzip, 0 to 22 with zstd; -1 for the usual one"},
 	{name: "image-format", usage: "docker or oci (default oci)"},
 	{name: "insecure", kind: kindBool, usage: "push without TLS"},
 	{name: "insecure-pull", kind: kindBool, usage: "pull base images without TLS"},
@@ -114,8 +116,6 @@ var kanikoFlags = []kanikoFlag{
 
 	{name: "bucket", short: "b", class: refused, note: "fetch the archive first (an init container) and give it as --context tar://FILE"},
 	{name: "cache-run-layers", kind: kindBool, class: refused, value: "true", fulfilled: []string{"true"}, note: "leave --cache away: then every step is done"},
-	{name: "compression", class: refused, value: "gzip", fulfilled: []string{"gzip"}, note: "layers are compressed with gzip"},
-	{name: "compression-level", kind: kindNumber, class: refused, value: "-1", fulfilled: []string{"-1"}, note: "leave it away: layers are compressed behind the steps, and at one level"},
 	{name: "ignore-path", kind: kindList, class: refused, note: "leave it away if it names a mount of the pod, which no RUN sees; files of the image can be removed in the RUN that makes them"},
 	{name: "push-ignore-immutable-tag-errors", kind: kindBool, class: refused, fulfilled: []string{"false"}, note: "push under a tag that is new, as the commit"},
 	{name: "registry-certificate", kind: kindList, class: refused, note: authorityNote},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -136,6 +137,28 @@ func (r *executorRun) destinations() error {
 	return nil
 }
 
+// compression is that of the layers.
+func (r *executorRun) compression(c *build.Compression) error {
+	switch kind := r.f.text("compression"); kind {
+	case "", "gzip", "zstd":
+		c.Type = kind
+	default:
+		return usagef("--compression %q: there are gzip and zstd", kind)
+	}
+	level, err := strconv.Atoi(r.f.text("compression-level"))
+	if err != nil {
+		return usagef("--compression-level %q: want a number", r.f.text("compression-level"))
+	}
+	if level == -1 {
+		return nil
+	}
+	c.Level = &level
+	if err := c.Check(); err != nil {
+		return usagef("--compression-level: %w", err)
+	}
+	return nil
+}
+
 // outputs says where the image goes. Several tags of one push share what is sent.
 func (r *executorRun) outputs() error {
 	f := r.f
@@ -146,6 +169,9 @@ func (r *executorRun) outputs() error {
 		common.DockerMediaTypes = true
 	default:
 		return usagef("--image-format %q: there are docker and oci", f.text("image-format"))
+	}
+	if err := r.compression(&common.Compression); err != nil {
+		return err
 	}
 	if f.on("reproducible") {
 		zero := time.Unix(0, 0).UTC()

@@ -97,22 +97,22 @@ func parseOutput(s string) (output, error) {
 }
 
 const (
-	outputHint  = "for example -o type=docker,dest=app.tar, -o type=oci,dest=app.tar, -o type=registry or -o type=local,dest=out"
+	outputHint      = "for example -o type=docker,dest=app.tar, -o type=oci,dest=app.tar, -o type=registry or -o type=local,dest=out"
+	compressionHint = "there are gzip and estargz with levels 0 to 9, zstd and zstd:chunked with 0 to 22, and uncompressed"
+
 	outputTypes = "there are docker, oci, registry, image, tar and local"
 )
 
 // fixedKeys are keys of docker's outputs that say what fbuild does anyway: any
 // other value is refused, with the reason.
 var fixedKeys = map[string]struct{ value, hint string }{
-	"unpack":            {"false", "fbuild never unpacks an image; what loads it does"},
-	"store":             {"true", "images are always in fbuild's store; fbuild cache prune takes them away"},
-	"compression":       {"gzip", "layers are compressed with gzip, which everything reads"},
-	"force-compression": {"false", "layers of the base go on as they came, whatever their compression"},
-	"oci-artifact":      {"false", "attestations are not made"},
-	"mode":              {"copy", "files are written over what is there; empty the directory first"},
-	"platform-split":    {"false", "there is one platform"},
-	"push-by-digest":    {"false", "push under a name: the digest is in the metadata file and on the screen"},
-	"name-canonical":    {"false", "the digest is in the metadata file and on the screen"},
+	"unpack":         {"false", "fbuild never unpacks an image; what loads it does"},
+	"store":          {"true", "images are always in fbuild's store; fbuild cache prune takes them away"},
+	"oci-artifact":   {"false", "attestations are not made"},
+	"mode":           {"copy", "files are written over what is there; empty the directory first"},
+	"platform-split": {"false", "there is one platform"},
+	"push-by-digest": {"false", "push under a name: the digest is in the metadata file and on the screen"},
+	"name-canonical": {"false", "the digest is in the metadata file and on the screen"},
 }
 
 // set takes one key=value.
@@ -148,6 +148,21 @@ func (o *output) set(key, value string) error {
 		o.insecure, err = strconv.ParseBool(value)
 	case "rewrite-timestamp":
 		o.RewriteTimestamp, err = strconv.ParseBool(value)
+	case "compression":
+		o.Compression.Type = value
+		return nil
+	case "compression-level":
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			return usagef("--output %s=%s: want a number", key, value)
+		}
+		o.Compression.Level = &n
+		return nil
+	case "force-compression":
+		o.Compression.Force = true
+		if value != "" {
+			o.Compression.Force, err = strconv.ParseBool(value)
+		}
 	case "oci-mediatypes":
 		var on bool
 		on, err = strconv.ParseBool(value)
@@ -155,7 +170,7 @@ func (o *output) set(key, value string) error {
 	default:
 		return &hintError{
 			usagef("--output: %q is not supported", key),
-			"there are type, dest, name, tar, push, registry.insecure, rewrite-timestamp, oci-mediatypes, annotation.KEY and context",
+			"there are type, dest, name, tar, push, registry.insecure, rewrite-timestamp, oci-mediatypes, compression, compression-level, force-compression, annotation.KEY and context",
 		}
 	}
 	if err != nil {
@@ -188,6 +203,12 @@ func (o *output) check(s string) error {
 	}
 	if len(o.Annotations) > 0 && (o.Type == build.OutputLocal || o.Type == build.OutputTar) {
 		return bad("annotations are those of a manifest, which files do not have", "type=%s has no annotations", o.Type)
+	}
+	if o.Compression != (build.Compression{}) && (o.Type == build.OutputLocal || o.Type == build.OutputTar) {
+		return bad("pipe a tar through the compressor of your choice: -o - | zstd", "type=%s has no layers to compress", o.Type)
+	}
+	if err := o.Compression.Check(); err != nil {
+		return bad(compressionHint, "%w", err)
 	}
 	switch o.Type {
 	case build.OutputOCI:

@@ -42,19 +42,31 @@ const (
 // A blob with a method Digest() tree.Digest, of all that was written to it, is
 // not hashed again.
 func Seal(ctx context.Context, blob io.Writer, cs tree.Changes, c Contents, o Options) (Sealed, error) {
-	s := &sealing{o: o, contents: c, out: newBlobWriter(blob), tarSum: sha256.New(), sums: newFileSums()}
-	var err error
-	if s.codec, s.media, err = codecOf(o); err == nil {
-		err = s.run(ctx, cs)
-	}
-	if err != nil {
+	s := newSealing(blob, c, o)
+	if err := s.seal(ctx, cs); err != nil {
 		return Sealed{}, fmt.Errorf("seal layer: %w", err)
 	}
+	return s.sealed(cs), nil
+}
+
+func newSealing(blob io.Writer, c Contents, o Options) *sealing {
+	return &sealing{o: o, contents: c, out: newBlobWriter(blob), tarSum: sha256.New(), sums: newFileSums()}
+}
+
+func (s *sealing) seal(ctx context.Context, cs tree.Changes) error {
+	var err error
+	if s.codec, s.media, err = codecOf(s.o); err != nil {
+		return err
+	}
+	return s.run(ctx, cs)
+}
+
+func (s *sealing) sealed(cs tree.Changes) Sealed {
 	return Sealed{
 		DiffID: digest(s.tarSum), Digest: s.out.digest(), Size: s.out.size, TarSize: s.tarSize,
-		MediaType: s.media, Notes: s.notes, Frames: s.z.placed, Stats: s.z.stats, Changes: s.sums.changes(cs),
-		Annotations: s.annotations,
-	}, nil
+		MediaType: s.media, Annotations: s.annotations, Notes: s.notes,
+		Frames: s.z.placed, Stats: s.z.stats, Changes: s.sums.changes(cs),
+	}
 }
 
 // codecOf returns how a layer is compressed, nil for not at all.
@@ -85,6 +97,7 @@ type sealing struct {
 	codec    *frameCodec
 	media    string
 	contents Contents
+	stream   io.Reader // the tar itself, instead of changes
 	out      *blobWriter
 
 	tarSum  hash.Hash
@@ -161,7 +174,7 @@ func (s *sealing) cut(ctx context.Context, w *pipeWriter, cs tree.Changes, runs 
 	if s.toc != nil {
 		c.toc, t.wrote, t.dense, t.open = s.toc, s.toc.add, true, !s.codec.zstd
 	}
-	if err := t.all(ctx, cs); err != nil {
+	if err := s.tar(ctx, t, cs); err != nil {
 		return err
 	}
 	s.tarSize, s.notes = w.size, t.notes.done()
@@ -175,12 +188,23 @@ func (s *sealing) plain(ctx context.Context, w *pipeWriter, cs tree.Changes) err
 		s.sums.expect(w.size, n, spans, nil)
 		return nil
 	}
-	if err := t.all(ctx, cs); err != nil {
+	if err := s.tar(ctx, t, cs); err != nil {
 		return err
 	}
 	s.tarSize, s.notes = w.size, t.notes.done()
 	w.flush()
 	w.p.close()
+	return nil
+}
+
+// tar writes the changes, or copies the tar that there is already.
+func (s *sealing) tar(ctx context.Context, t *tarWriter, cs tree.Changes) error {
+	if s.stream == nil {
+		return t.all(ctx, cs)
+	}
+	if _, err := io.CopyBuffer(t.w, s.stream, make([]byte, sealChunk)); err != nil {
+		return err
+	}
 	return nil
 }
 
