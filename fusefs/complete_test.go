@@ -27,13 +27,14 @@ type judge struct {
 	b      recorder.Backend
 	pool   map[string][]tree.Extent
 	forget func(answer string) string // what of an answer is taken away
+	blind  bool                       // a rule is taken away
 }
 
 func newJudge(t *testing.T, blind ...rule) *judge {
 	t.Helper()
 	w := newWorld(t)
 	w.b = New(Options{blind: blind})
-	return &judge{w: w, a: newAsker(t), b: w.b, pool: map[string][]tree.Extent{}, forget: func(s string) string { return s }}
+	return &judge{w: w, a: newAsker(t), b: w.b, pool: map[string][]tree.Extent{}, forget: func(s string) string { return s }, blind: blind != nil}
 }
 
 // file is a node with contents; equal strings lie in one place.
@@ -81,6 +82,9 @@ func (j *judge) run(t tree.Tree, ops []string) outcome {
 	seen, res := j.w.traced(j.b, j.a, ops, j.w.layer(append(tree.Changes{{Path: "", Node: &root}}, cs...)))
 	if res.Doubt != "" {
 		j.w.t.Fatalf("%q: got doubt %q, want none", ops, res.Doubt)
+	}
+	if missed := trace.Missing(t, res.Changes, res.Questions); missed != "" && !j.blind {
+		j.w.t.Errorf("%q: nothing was asked at %q, which changed", ops, missed)
 	}
 	return outcome{seen, res}
 }
@@ -180,6 +184,9 @@ func (j *judge) lawTree() tree.Tree {
 		{"empty", j.file("")},
 		{"g", *dirNode()},
 		{"g/1", j.file("linked\n")},
+		{"h", *dirNode()},
+		{"k", *dirNode()},
+		{"k/1", j.file("linked\n")},
 		{"sparse", j.sparse("-0")},
 		{"sym", tree.Node{Kind: tree.Symlink, Mode: 0o777, Mtime: tree.Time{Sec: 1000}, Size: 3, Target: "d/a"}},
 		{"void", *dirNode()},
@@ -188,6 +195,7 @@ func (j *judge) lawTree() tree.Tree {
 		j.put(e, x.p, x.n)
 	}
 	j.link(e, "g/2", "g/1")
+	j.link(e, "h/2", "k/1")
 	return e.Tree()
 }
 
@@ -290,6 +298,7 @@ var lawCases = []struct {
 	{"ancestor, of another name", []rule{ruleAncestor}, nil, "rename g/2 d/n; append d/n x", func(j *judge, e *tree.Editor) {
 		j.with(e, "g", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} })
 	}},
+	{"ancestor, of another name of what moved", []rule{ruleAncestor}, nil, "rename k n", func(j *judge, e *tree.Editor) { j.with(e, "h", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} }) }},
 	{"moved, bytes", []rule{ruleMoved}, nil, "rename d/a n", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
 	{"moved, below", []rule{ruleMoved}, nil, "rename d n", func(j *judge, e *tree.Editor) { j.put(e, "d/sub/x", j.file("yyy\n")) }},
 	{"moved, new below", []rule{ruleMoved}, nil, "rename d n", func(j *judge, e *tree.Editor) { j.put(e, "d/sub/y", j.file("yyy\n")) }},
@@ -314,7 +323,7 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 			if j.matches(j.run(from, ops), from, to) {
 				t.Errorf("with every rule: the change is not seen")
 			}
-			j.b = New(Options{blind: c.blind})
+			j.b, j.blind = New(Options{blind: c.blind}), true
 			defer func() {
 				if err := j.b.Close(); err != nil {
 					t.Error(err)

@@ -208,7 +208,7 @@ func (w *world) mount(stubs []recorder.Stub, layers ...string) *running {
 	if err := os.Mkdir(work, 0o755); err != nil {
 		w.t.Fatal(err)
 	}
-	root, err := w.b.Mount(context.Background(), recorder.Spec{ID: r.id, Layers: layers, Stubs: stubs, PackDir: w.packs.Dir(), WorkDir: work})
+	root, err := w.b.Mount(context.Background(), recorder.Spec{ID: r.id, Layers: layers, Stubs: stubs, PackDir: w.packs.Dir(), WorkDir: work, Trace: true})
 	if err != nil {
 		w.t.Fatalf("mount: %v", err)
 	}

@@ -3,7 +3,6 @@ package fusefs
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -53,7 +52,7 @@ var ruleAsks = [rules]asks{
 	ruleEntry: askEntry, ruleAbsent: askEntry, ruleList: askList, ruleContent: askContent, ruleLink: askLink, ruleXattr: askXattr,
 	ruleWrite: askContent, ruleVictim: askList, ruleSetXattr: askXattr, ruleLinks: askAll,
 	ruleLayer: askEntry | askContent | askLink | askXattr, ruleDropped: askEntry | askContent,
-	ruleAncestor: askEntry | askXattr, ruleMoved: askAll &^ askNames, ruleNames: askNames,
+	ruleAncestor: askEntry | askXattr, ruleMoved: askAll &^ askNames, ruleNames: askNames | askEntry,
 }
 
 // traces are the questions of a step so far, but for those that are noted in its
@@ -227,31 +226,12 @@ func (t *traces) doubts(format string, args ...any) {
 // traceStubs notes what the way to each stub leads through: a symlink there is
 // followed by us, and the kernel never hears of it.
 func (s *step) traceStubs(stubs []recorder.Stub) {
-	if s.traces.on {
-		for _, stub := range stubs {
-			s.traceWay(stub.Path, 0)
-		}
+	if !s.traces.on {
+		return
 	}
-}
-
-// traceWay notes every entry on the way that tree.Resolve goes to p.
-func (s *step) traceWay(p string, depth int) {
-	const deepest = 40 // as Resolve
-	names := strings.Split(p, "/")
-	for k := range names {
-		at, n, err := s.parent.ResolveParent(strings.Join(names[:k+1], "/"))
-		if err != nil || at == "" {
-			continue
-		}
-		s.traces.note(at, s.traces.asks[ruleEntry])
-		if n != nil && n.Kind == tree.Symlink && depth < deepest {
-			s.traces.note(at, s.traces.asks[ruleLink])
-			target := n.Target
-			if !strings.HasPrefix(target, "/") {
-				dir, _ := tree.Split(at)
-				target = tree.Join(dir, target)
-			}
-			s.traceWay(target, depth+1)
+	for _, stub := range stubs {
+		for _, q := range trace.Way(s.parent.Lookup, stub.Path) {
+			s.traces.note(q.Path, (askEntry|askLink)&(1<<(q.Kind-1)))
 		}
 	}
 }

@@ -38,7 +38,9 @@ func (s *step) questions() ([]trace.Question, string) {
 		}
 	}
 	for p, i := range t.linked {
-		t.note(p, i.asked&kindAsks[i.base.Kind])
+		if i.asked&askNames == 0 { // else all its names are there
+			t.note(p, i.asked&kindAsks[i.base.Kind])
+		}
 	}
 	t.fold()
 	t.merge()
@@ -51,12 +53,22 @@ func (s *step) questions() ([]trace.Question, string) {
 }
 
 // noteInode enters what was asked of i. A file of several names is known by those
-// that were looked up, or, where the step changed it under none, by the first.
+// that were looked up; where the step changed it, by all.
 func (t *traces) noteInode(i *inode) {
-	if slices.ContainsFunc(i.base.Links(), func(p string) bool { return t.linked[p] == i }) {
-		return
+	a, links := i.asked&kindAsks[i.base.Kind], i.base.Links()
+	switch {
+	case links == nil:
+		t.note(i.basePath, a)
+	case a&askNames != 0:
+		for _, p := range links {
+			t.note(p, a)
+			for dir, _ := tree.Split(p); dir != ""; dir, _ = tree.Split(dir) {
+				t.note(dir, t.asks[ruleAncestor]) // the layer writes every name
+			}
+		}
+	case t.asks[ruleLinks] == 0:
+		t.note(i.basePath, a)
 	}
-	t.note(i.basePath, i.asked&kindAsks[i.base.Kind])
 }
 
 // expand makes questions of what was found.
