@@ -190,6 +190,7 @@ func (j *judge) lawTree() tree.Tree {
 		{"sparse", j.sparse("-0")},
 		{"sym", tree.Node{Kind: tree.Symlink, Mode: 0o777, Mtime: tree.Time{Sec: 1000}, Size: 3, Target: "d/a"}},
 		{"void", *dirNode()},
+		{"void2", *dirNode()},
 		{"xattr", xattr},
 	} {
 		j.put(e, x.p, x.n)
@@ -292,13 +293,19 @@ var lawCases = []struct {
 	{"layer, target", []rule{ruleLayer}, nil, "chown sym 1", func(j *judge, e *tree.Editor) { j.with(e, "sym", func(n *tree.Node) { n.Target = "d/b" }) }},
 	{"layer, another name", []rule{ruleLayer, ruleMoved}, nil, "link d/a n", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
 	{"dropped", []rule{ruleDropped}, nil, "rewrite d/a aaa", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
+	{"dropped, replaced", []rule{ruleDropped}, nil, "unlink d/a; creat d/a; rewrite d/a aaa", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
+	{"dropped, replaced directory", []rule{ruleDropped}, nil, "rename void2 void", func(j *judge, e *tree.Editor) {
+		j.with(e, "void", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} })
+	}},
 	{"ancestor", []rule{ruleAncestor}, nil, "chmod d/a 0600", func(j *judge, e *tree.Editor) {
 		j.with(e, "d", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} })
 	}},
 	{"ancestor, of another name", []rule{ruleAncestor}, nil, "rename g/2 d/n; append d/n x", func(j *judge, e *tree.Editor) {
 		j.with(e, "g", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} })
 	}},
-	{"ancestor, of another name of what moved", []rule{ruleAncestor}, nil, "rename k n", func(j *judge, e *tree.Editor) { j.with(e, "h", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} }) }},
+	{"ancestor, of another name of what moved", []rule{ruleAncestor}, nil, "rename k n", func(j *judge, e *tree.Editor) {
+		j.with(e, "h", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} })
+	}},
 	{"moved, bytes", []rule{ruleMoved}, nil, "rename d/a n", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
 	{"moved, below", []rule{ruleMoved}, nil, "rename d n", func(j *judge, e *tree.Editor) { j.put(e, "d/sub/x", j.file("yyy\n")) }},
 	{"moved, new below", []rule{ruleMoved}, nil, "rename d n", func(j *judge, e *tree.Editor) { j.put(e, "d/sub/y", j.file("yyy\n")) }},

@@ -37,7 +37,7 @@ func (s *step) finish(ctx context.Context) (recorder.Result, error) {
 		}
 	}
 	res := recorder.Result{Changes: cs, Notes: notes}
-	res.Questions, res.Doubt = s.questions()
+	res.Questions, res.Doubt = s.questions(cs)
 	res.Pack, err = s.commit(cs, live)
 	if err != nil {
 		return recorder.Result{}, err

@@ -51,7 +51,7 @@ const (
 var ruleAsks = [rules]asks{
 	ruleEntry: askEntry, ruleAbsent: askEntry, ruleList: askList, ruleContent: askContent, ruleLink: askLink, ruleXattr: askXattr,
 	ruleWrite: askContent, ruleVictim: askList, ruleSetXattr: askXattr, ruleLinks: askAll,
-	ruleLayer: askEntry | askContent | askLink | askXattr, ruleDropped: askEntry | askContent,
+	ruleLayer: askEntry | askContent | askLink | askXattr, ruleDropped: askAll &^ askList,
 	ruleAncestor: askEntry | askXattr, ruleMoved: askAll &^ askNames, ruleNames: askNames | askEntry,
 }
 
@@ -68,6 +68,7 @@ type traces struct {
 	absent []absence
 	names  []byte // of absent, one behind the other
 	linked map[string]*inode
+	layer  tree.Changes // what the step made, once it is over
 
 	doubt string
 }
@@ -207,6 +208,14 @@ func (s *step) leave(i *inode) {
 	if i.base != nil && i.asked != 0 {
 		s.traces.noteInode(i)
 	}
+}
+
+// asksOf is what can be asked of n.
+func asksOf(n *tree.Node) asks {
+	if n.Links() == nil {
+		return kindAsks[n.Kind] &^ askNames // its link count says it
+	}
+	return kindAsks[n.Kind]
 }
 
 // kindAsks is what can be asked of each kind of entry.

@@ -2,7 +2,6 @@ package fusefs
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/fbuild/fbuild/trace"
 	"github.com/fbuild/fbuild/tree"
@@ -24,13 +23,14 @@ var modelled = func() (known [opcodes]bool) {
 	return known
 }()
 
-// questions are what the step asked of its parent, once nobody can ask any more;
-// and why there may be others.
-func (s *step) questions() ([]trace.Question, string) {
+// questions are what the step, which made cs, asked of its parent, once nobody can ask
+// any more; and why there may be others.
+func (s *step) questions(cs tree.Changes) ([]trace.Question, string) {
 	t := &s.traces
 	if !t.on {
 		return nil, "the recorder was not asked to trace"
 	}
+	t.layer = cs
 	s.endDir(s.rootDir, true)
 	for _, i := range s.inodes {
 		if i.base != nil && i.asked != 0 {
@@ -39,7 +39,7 @@ func (s *step) questions() ([]trace.Question, string) {
 	}
 	for p, i := range t.linked {
 		if i.asked&askNames == 0 { // else all its names are there
-			t.note(p, i.asked&kindAsks[i.base.Kind])
+			t.note(p, i.asked&asksOf(i.base))
 		}
 	}
 	t.fold()
@@ -55,7 +55,7 @@ func (s *step) questions() ([]trace.Question, string) {
 // noteInode enters what was asked of i. A file of several names is known by those
 // that were looked up; where the step changed it, by all.
 func (t *traces) noteInode(i *inode) {
-	a, links := i.asked&kindAsks[i.base.Kind], i.base.Links()
+	a, links := i.asked&asksOf(i.base), i.base.Links()
 	switch {
 	case links == nil:
 		t.note(i.basePath, a)
@@ -105,6 +105,13 @@ func strange(p string) bool {
 // anything in d or below it changed.
 func (s *step) endDir(d *inode, inPlace bool) (changed bool) {
 	for name, c := range d.dir.kids {
+		var there *tree.Node // what the parent has here
+		if inPlace && d.base != nil {
+			there = d.base.Child(name)
+		}
+		if c != nil && there != nil && there != c.base {
+			s.traces.replaced(tree.Join(d.basePath, name), there)
+		}
 		switch {
 		case c == nil:
 			changed = true
@@ -113,7 +120,7 @@ func (s *step) endDir(d *inode, inPlace bool) (changed bool) {
 			if c.dir != nil {
 				s.endDir(c, false)
 			}
-		case inPlace && d.base != nil && d.base.Child(name) == c.base:
+		case there == c.base:
 			changed = s.endInPlace(c) || changed
 		default:
 			changed = true
@@ -128,6 +135,21 @@ func (s *step) endDir(d *inode, inPlace bool) (changed bool) {
 		}
 	}
 	return changed
+}
+
+// replaced asks about what the parent had at p and below, where the step put something
+// else that is equal to it, so that the normal form dropped it.
+func (t *traces) replaced(p string, victim *tree.Node) {
+	k, written := slices.BinarySearchFunc(t.layer, p, func(c tree.Change, p string) int { return tree.Compare(c.Path, p) })
+	switch {
+	case !written:
+		t.note(p, t.asks[ruleDropped]&asksOf(victim))
+	case t.layer[k].Node == nil || t.layer[k].Node.Kind != tree.Dir:
+		return
+	}
+	for _, name := range victim.Names() {
+		t.replaced(tree.Join(p, name), victim.Child(name))
+	}
 }
 
 // endMoved is endDir for what stands elsewhere than in the parent: the layer has all of it.
@@ -191,11 +213,8 @@ func (i *inode) sameAttrs() bool {
 // nobody looked at it.
 func (s *step) noteSubtree(p string, n *tree.Node) {
 	t := &s.traces
-	a := t.asks[ruleMoved]
-	if n.Links() != nil {
-		a |= t.asks[ruleNames]
-	}
-	t.note(strings.Clone(p), a&kindAsks[n.Kind])
+	a := t.asks[ruleMoved] | t.asks[ruleNames]
+	t.note(p, a&asksOf(n))
 	for _, name := range n.Names() {
 		s.noteSubtree(tree.Join(p, name), n.Child(name))
 	}
