@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"sync"
 
@@ -104,6 +102,16 @@ func (p *pusher) run(ctx context.Context, r *Remote) error {
 	if p.s, err = r.session(ctx, repo, scopes); err != nil {
 		return err
 	}
+	missing, err := p.missing(ctx)
+	if err != nil {
+		return err
+	}
+	if len(missing) < len(p.target.tags) { // the registry has the image, and with it the blobs
+		for _, b := range blobs {
+			p.status(b.desc, Exists, b.desc.Size)
+		}
+		blobs = nil
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(maxUploads)
 	for _, b := range blobs {
@@ -117,12 +125,40 @@ func (p *pusher) run(ctx context.Context, r *Remote) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	for _, tag := range p.target.tags {
+	for _, tag := range missing {
 		if err := p.s.retry(ctx, func() error { return p.manifest(ctx, tag) }); err != nil {
 			return fmt.Errorf("manifest %s: %w", tag.TagStr(), err)
 		}
 	}
 	return nil
+}
+
+// missing are the tags that do not lead to the image yet. Whether a registry says so
+// does not matter: it is then sent again.
+func (p *pusher) missing(ctx context.Context) ([]name.Tag, error) {
+	var out []name.Tag
+	for _, tag := range p.target.tags {
+		req, err := p.s.request(http.MethodHead, p.s.url("manifests", tag.TagStr()), nil)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Accept", string(p.built.Desc.MediaType))
+		resp, err := p.s.do(ctx, req, p.s.pace.answer, nil, http.StatusOK)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			out = append(out, tag)
+			continue
+		}
+		if resp.Header.Get("Docker-Content-Digest") != p.built.Desc.Digest.String() {
+			out = append(out, tag)
+		}
+		if err := resp.Body.Close(); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // mountFrom names another repository of the same registry that has the blob.
@@ -149,7 +185,14 @@ func (p *pusher) status(d v1.Descriptor, state PushState, current int64) {
 }
 
 func (p *pusher) blob(ctx context.Context, b blob) error {
-	return p.s.retry(ctx, func() error {
+	up := &sending{p: p, b: b}
+	defer up.stop()
+	return up.retry(ctx, func() error {
+		if up.location != "" {
+			if gone, err := up.resume(ctx); !gone {
+				return err
+			}
+		}
 		exists, err := p.exists(ctx, b.desc.Digest)
 		if err != nil {
 			return err
@@ -166,11 +209,7 @@ func (p *pusher) blob(ctx context.Context, b blob) error {
 			p.status(b.desc, Mounted, b.desc.Size)
 			return nil
 		}
-		if err := p.upload(ctx, location, b); err != nil {
-			return err
-		}
-		p.status(b.desc, Pushed, b.desc.Size)
-		return nil
+		return up.begin(ctx, location)
 	})
 }
 
@@ -221,45 +260,6 @@ func (p *pusher) post(ctx context.Context, query string, ok ...int) (location st
 	return u.String(), nil
 }
 
-// upload sends a whole blob in one request.
-func (p *pusher) upload(ctx context.Context, location string, b blob) error {
-	u, err := url.Parse(location)
-	if err != nil {
-		return &netError{ErrRegistry, "bad upload location", false}
-	}
-	q := u.Query()
-	q.Set("digest", b.desc.Digest.String())
-	u.RawQuery = q.Encode()
-	r, err := b.open(ctx)
-	if err != nil {
-		return fmt.Errorf("read: %w", err)
-	}
-	body := &upload{r: r, report: func(n int64) { p.status(b.desc, Pushing, n) }}
-	req, err := p.s.request(http.MethodPut, u.String(), body)
-	if err != nil {
-		return errors.Join(err, body.Close())
-	}
-	req.ContentLength = b.desc.Size
-	if b.desc.Size == 0 {
-		req.Body = http.NoBody
-	}
-	req.Header.Set("Content-Type", "application/octet-stream")
-	resp, err := p.s.do(ctx, req, p.s.pace.commit, body.setAlive, http.StatusCreated, http.StatusOK, http.StatusNoContent)
-	cerr := body.Close()
-	if serr := body.failure(); serr != nil {
-		// Ours, not the registry's: what it answered is a consequence.
-		return fmt.Errorf("read: %w", serr)
-	}
-	if err != nil {
-		var ne *netError
-		if errors.As(err, &ne) && !errors.Is(err, ErrTLS) {
-			ne.transient = true // a new connection starts the blob anew
-		}
-		return err
-	}
-	return errors.Join(resp.Body.Close(), cerr)
-}
-
 func (p *pusher) manifest(ctx context.Context, tag name.Tag) error {
 	d := p.built.Desc
 	req, err := p.s.request(http.MethodPut, p.s.url("manifests", tag.TagStr()), bytes.NewReader(p.built.RawManifest))
@@ -276,61 +276,4 @@ func (p *pusher) manifest(ctx context.Context, tag name.Tag) error {
 	}
 	p.report(Status{Digest: p.built.Digest(), Manifest: true, State: Pushed, Current: d.Size, Total: d.Size})
 	return resp.Body.Close()
-}
-
-// upload is the body of a request. The transport may read and close it from
-// goroutines of its own, even after the request has ended.
-type upload struct {
-	report func(n int64)
-
-	mu     sync.Mutex // guards what follows
-	r      io.ReadCloser
-	alive  func()
-	n      int64
-	err    error
-	closed bool
-}
-
-func (u *upload) setAlive(f func()) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.alive = f
-}
-
-// Read keeps an error of the source and puts the end of the wait off.
-func (u *upload) Read(p []byte) (int, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.closed {
-		return 0, os.ErrClosed
-	}
-	n, err := u.r.Read(p)
-	u.n += int64(n)
-	if err != nil && !errors.Is(err, io.EOF) {
-		u.err = err
-	}
-	if u.alive != nil {
-		u.alive()
-	}
-	if n > 0 {
-		u.report(u.n)
-	}
-	return n, err
-}
-
-// Close closes the source once.
-func (u *upload) Close() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.closed {
-		return nil
-	}
-	u.closed = true
-	return u.r.Close()
-}
-
-func (u *upload) failure() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.err
 }
