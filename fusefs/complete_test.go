@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/trace"
 	"github.com/fbuild/fbuild/tree"
@@ -121,7 +123,7 @@ func (j *judge) fault(o outcome, u tree.Tree, ops []string) string {
 		return err.Error()
 	}
 	if g, w := j.flat(got), j.flat(want); g != w {
-		return fmt.Sprintf("the tree is\n%s\ninstead of\n%s", g, w)
+		return "the tree differs (-right +used again):\n" + cmp.Diff(strings.Split(w, "\n"), strings.Split(g, "\n"))
 	}
 	again, err := tree.Diff(u, got, nil) // LAWS 5: the layer is in normal form there as well
 	if err != nil {
@@ -382,7 +384,8 @@ func TestTracesAreComplete(t *testing.T) {
 			case blind != nil:
 				caught++
 			default:
-				t.Fatalf("seed %d: %s\nprogram %q\nasked %s\nsaw %s\nfrom\n%sto\n%s", seed, why, ops, asked(o.res.Questions), strings.Join(o.seen, "\n"), j.flat(from), j.flat(to))
+				t.Fatalf("seed %d: %s\nprogram %q\nasked %s\nsaw %s\nlayer\n%sfrom (-) to (+)\n%s", seed, why, ops, asked(o.res.Questions), strings.Join(o.seen, "\n"),
+					tree.Format(o.res.Changes), cmp.Diff(strings.Split(j.flat(from), "\n"), strings.Split(j.flat(to), "\n")))
 			}
 		}
 	}

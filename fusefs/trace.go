@@ -3,6 +3,7 @@ package fusefs
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -135,7 +136,7 @@ func (s *step) sawName(d *inode, name string, c *inode) {
 	}
 	c.asked |= t.asks[ruleEntry]
 	if c.base != nil && c.base.Links() != nil && t.asks[ruleLinks] != 0 && d.base != nil && d.base.Child(name) == c.base {
-		t.linked[tree.Join(d.basePath, name)] = c
+		t.linked[tree.Join(d.basePath, strings.Clone(name))] = c
 	}
 }
 
