@@ -72,9 +72,10 @@ type Options struct {
 	// CacheKey is a file with the key that signs entries of shared caches; with one,
 	// entries without its signature are misses.
 	CacheKey string
-	lint     bool     // of Lint: no step runs
-	tracks   *tracks  // of FindUnused, a plan
-	plan     *planned // of Plan: nothing is run, fetched or stored
+	lint     bool       // of Lint: no step runs
+	tamper   func(*ran) // of tests: changes what is known of a step that ran
+	tracks   *tracks    // of FindUnused, a plan
+	plan     *planned   // of Plan: nothing is run, fetched or stored
 	// Origin says whose build this is, for the report that is kept of it.
 	Origin Origin
 	// SingleSnapshot makes one layer of all that the build adds to its base.

@@ -200,6 +200,9 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 	if p.extra != nil {
 		out.changes, err = b.joinChanges(p.parent, p.extra, res.Changes)
 	}
+	if b.opts.tamper != nil {
+		b.opts.tamper(out)
+	}
 	return out, err
 }
 

@@ -129,7 +129,7 @@ func Missing(parent tree.Tree, cs tree.Changes, questions []Question) string {
 		if asked(p, Entry) {
 			continue
 		}
-		known := false
+		known := namesAsked(parent.Lookup(p), asked)
 		for up := p; up != "" && !known && parent.Lookup(p) == nil; {
 			up, _ = tree.Split(up)
 			if isDir(parent.Lookup(up)) { // the list says that there is no such name
@@ -143,6 +143,11 @@ func Missing(parent tree.Tree, cs tree.Changes, questions []Question) string {
 		}
 	}
 	return ""
+}
+
+// namesAsked tells whether a file was asked about by another of its names, and for all of them: a step that changes a file by one name changes it at every other.
+func namesAsked(n *tree.Node, asked func(p string, k Kind) bool) bool {
+	return n != nil && slices.ContainsFunc(n.Links(), func(l string) bool { return asked(l, Entry) && asked(l, Names) })
 }
 
 func isDir(n *tree.Node) bool { return n != nil && n.Kind == tree.Dir }

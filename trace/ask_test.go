@@ -146,6 +146,8 @@ func TestMissing(t *testing.T) {
 		{"below what is not there", "n/e/w", entries("n"), ""},
 		{"below what is no directory", "d/file/x", entries("d/file"), ""},
 		{"two below a list", "n/e/w", []Question{list("")}, ""},
+		{"by another name, and for all names", "z", append(entries("d", "d/h1"), Question{Path: "d/h1", Kind: Names}), ""},
+		{"by another name only", "z", entries("d", "d/h1"), "z"},
 		{"in a directory of a listed one", "d/new", []Question{list("")}, "d/new"},
 	}
 	for _, c := range cases {
