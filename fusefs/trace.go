@@ -87,7 +87,7 @@ type absence struct {
 }
 
 // logRoom is how many questions wait before those that repeat are dropped.
-const logRoom = 1 << 16
+const logRoom = 1 << 18
 
 // start begins to trace, but for the rules that a test takes away.
 func (t *traces) start(blind []rule) {

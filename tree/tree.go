@@ -137,7 +137,11 @@ func walk(p string, n *Node, fn func(string, *Node) error) error {
 // Compare orders paths so that a directory stands before its entries and
 // everything below it before its next sibling.
 func Compare(a, b string) int {
-	for i := 0; i < len(a) && i < len(b); i++ {
+	i, n := 0, min(len(a), len(b))
+	for i+8 <= n && word(a[i:i+8]) == word(b[i:i+8]) { // paths share much
+		i += 8
+	}
+	for ; i < n; i++ {
 		if a[i] == b[i] {
 			continue
 		}
@@ -150,4 +154,9 @@ func Compare(a, b string) int {
 		return int(a[i]) - int(b[i])
 	}
 	return len(a) - len(b)
+}
+
+// word is eight bytes at once.
+func word(s string) uint64 {
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 | uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
