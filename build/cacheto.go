@@ -27,6 +27,7 @@ type cacheExport struct {
 	names  map[entryName]found
 	layers map[*fsLayer]bool
 	image  map[tree.Digest]bool // the layers of what leaves the build
+	mounts map[string]usedMount // by sharedMountKey
 }
 
 // found is where an entry came from; zero where that is this store.
@@ -47,6 +48,7 @@ func (x *cacheExport) forget() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.names, x.layers, x.image = map[entryName]found{}, map[*fsLayer]bool{}, map[tree.Digest]bool{}
+	x.mounts = map[string]usedMount{}
 }
 
 func (x *cacheExport) keep(n entryName, c *cacheSource, e *sharedEntry) {
@@ -104,6 +106,7 @@ func (b *builder) exportCaches(ctx context.Context, final *state) error {
 	if err != nil {
 		return err
 	}
+	items = append(items, b.mountItems(ctx)...)
 	for _, spec := range b.opts.CacheTo {
 		if spec.Type == CacheInline { // the image has it
 			continue
@@ -251,6 +254,9 @@ func (b *builder) exportCache(ctx context.Context, spec CacheSpec, o exportOptio
 			return err
 		}
 		defer func() { _ = unlock() }() // it only ends the lock
+	}
+	if !o.mounts {
+		items = slices.DeleteFunc(slices.Clone(items), func(it sharedItem) bool { return it.Kind == kindCache })
 	}
 	e := &exporting{b: b, place: p, o: o, items: items, step: step, now: time.Now().UTC().Truncate(time.Second)}
 	err = e.run(ctx, false)

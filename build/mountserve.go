@@ -198,11 +198,15 @@ func (v *served) cacheDir(ctx context.Context, m *runMount, key string) (string,
 		return "", err
 	}
 	v.releases = append(v.releases, release)
+	b.keepMount(m, key)
 	return dir, nil
 }
 
 // startCache gives a new cache its first contents, mode and owner.
 func (v *served) startCache(ctx context.Context, m *runMount, dir string) error {
+	if done, err := v.startShared(ctx, m, dir); done || err != nil {
+		return err
+	}
 	f := furniture{Path: dir, Mode: m.mode(0o755), UID: orZero(m.UID), GID: orZero(m.GID)}
 	if m.src != nil {
 		if err := v.set.makeView(ctx, m); err != nil {

@@ -23,8 +23,9 @@ type sharedCaches struct {
 	key  *cacheKey
 	// whole is set when a layer was needed that no cache has, because it stored the
 	// image's only: results without their layers are no results then.
-	whole atomic.Bool
-	doubt atomic.Bool // a layer was gone or false
+	whole  atomic.Bool
+	doubt  atomic.Bool // a layer was gone or false
+	mounts bool        // a --cache-to takes cache mounts
 }
 
 // openShared opens what the options name. Nothing is asked yet.
@@ -46,6 +47,13 @@ func openShared(o *Options) (*sharedCaches, error) {
 	}
 	if len(o.CacheTo) > 0 {
 		s.to = newCacheExport()
+	}
+	for _, spec := range o.CacheTo {
+		x, err := spec.export()
+		if err != nil {
+			return nil, err
+		}
+		s.mounts = s.mounts || x.mounts
 	}
 	return s, nil
 }
