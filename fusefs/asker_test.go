@@ -3,6 +3,7 @@ package fusefs
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +16,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -211,11 +211,11 @@ func listed(p string, buf, times int) (string, error) {
 				return out.String(), err
 			}
 			for at := 0; at < n; {
-				d := (*unix.Dirent)(unsafe.Pointer(&b[at]))
-				name := b[at+int(unsafe.Offsetof(d.Name)) : at+int(d.Reclen)]
-				name, _, _ = bytes.Cut(name, []byte{0})
-				fmt.Fprintf(&out, "%q %d %x %x, ", name, d.Type, d.Ino, d.Off)
-				at += int(d.Reclen)
+				d := b[at:] // inode number, offset, length, kind, name
+				size := int(binary.LittleEndian.Uint16(d[16:]))
+				name, _, _ := bytes.Cut(d[19:size], []byte{0})
+				fmt.Fprintf(&out, "%q %d %x %x, ", name, d[18], binary.LittleEndian.Uint64(d), binary.LittleEndian.Uint64(d[8:]))
+				at += size
 			}
 		}
 		return out.String(), nil
