@@ -463,6 +463,20 @@ func TestFreshUsesNoTrace(t *testing.T) {
 	}
 }
 
+// A hit reports what changed below it, which the step did not look at.
+func TestHitTellsWhatItPassedOver(t *testing.T) {
+	r := newRig(t)
+	r.run(r.on("a=text", "x=1", "y=1", "z=1"), r.copies())
+	got := r.run(r.on("a=text", "x=2", "y=1", "n=1"), r.copies())
+	var paths []string
+	for _, d := range got.rep.Differences {
+		paths = append(paths, d.Path+" "+d.Kind.String())
+	}
+	if want := []string{"n entry", "x content", "z entry"}; !slices.Equal(paths, want) || got.rep.Total != 3 || got.verdict != VerdictTrace {
+		t.Errorf("%s: got %q of %d, want %q", got.verdict, paths, got.rep.Total, want)
+	}
+}
+
 // Shape is Tree, whether contents are here or not.
 func TestShapeIsTree(t *testing.T) {
 	r := newRig(t)

@@ -187,6 +187,7 @@ func (t *tracer) adopt(hit *traceHit, unlock func()) result {
 		if err := b.remember(ctx, key, below, hit.Step); err != nil {
 			return err
 		}
+		t.rep.Differences, t.rep.Total = t.changedBelow(hit)
 		b.share(key, below, hit.res)
 		b.shareTraces(t.id, below, hit.tracedResult)
 		return b.keepResult(ctx, t.id, hit.tracedResult) // the first to be asked the next time

@@ -43,7 +43,12 @@ const empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b78
 //
 // Where the entry is of a kind that has no list, content or target, the answer is its kind.
 func Answer(t tree.Tree, q Question, o AnswerOptions) (string, error) {
-	b, err := appendAnswer(nil, t.Lookup(q.Path), q, o)
+	return AnswerOf(t.Lookup(q.Path), q, o)
+}
+
+// AnswerOf is Answer where n stands at the question's path; nil for nothing.
+func AnswerOf(n *tree.Node, q Question, o AnswerOptions) (string, error) {
+	b, err := appendAnswer(nil, n, q, o)
 	return string(b), err
 }
 
