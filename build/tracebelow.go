@@ -15,8 +15,8 @@ func (t *tracer) changedBelow(hit *traceHit) (diffs []trace.Difference, total in
 		t.b.digests.learn(l)
 	}
 	now := chainOf(t.below)
-	was := t.b.merged(without(hit.Parents, now))
-	is := t.b.merged(without(now, hit.Parents))
+	was := t.b.merged(minus(hit.Parents, now))
+	is := t.b.merged(minus(now, hit.Parents))
 	var paths []string
 	for _, m := range []map[string]*tree.Node{was, is} {
 		for p := range m {
@@ -64,8 +64,8 @@ func inWords(n *tree.Node, q trace.Question) string {
 	return text
 }
 
-// without returns those of list that are not in other.
-func without(list, other []tree.Digest) []tree.Digest {
+// minus returns those of list that are not in other.
+func minus(list, other []tree.Digest) []tree.Digest {
 	return slices.DeleteFunc(slices.Clone(list), func(d tree.Digest) bool { return slices.Contains(other, d) })
 }
 
