@@ -18,6 +18,9 @@ const (
 	chunkedChecksum        = "io.github.containers.zstd-chunked.manifest-checksum"
 	chunkedPosition        = "io.github.containers.zstd-chunked.manifest-position"
 	chunkedSplit           = "io.github.containers.zstd-chunked.tarsplit-position"
+	// Of podman before 4.6, which knows no tar-split.
+	oldChunkedChecksum = "io.containers.zstd-chunked.manifest-checksum"
+	oldChunkedPosition = "io.containers.zstd-chunked.manifest-position"
 )
 
 // newStargzCodec gives eStargz: a gzip member for each frame. The frames themselves
@@ -134,10 +137,11 @@ func finishChunked(s *sealing, enc encoder) error {
 		}
 	}
 	sum = sha256.Sum256(packed)
+	checksum, position := string(digestOf(sum[:])), fmt.Sprintf("%d:%d:%d:1", at, len(packed), len(table))
 	s.annotations = map[string]string{
-		chunkedChecksum: string(digestOf(sum[:])),
-		chunkedPosition: fmt.Sprintf("%d:%d:%d:1", at, len(packed), len(table)),
-		chunkedSplit:    fmt.Sprintf("%d:%d:%d", splitAt, len(packedSplit), len(split)),
+		chunkedChecksum: checksum, oldChunkedChecksum: checksum,
+		chunkedPosition: position, oldChunkedPosition: position,
+		chunkedSplit: fmt.Sprintf("%d:%d:%d", splitAt, len(packedSplit), len(split)),
 	}
 	return nil
 }
