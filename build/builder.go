@@ -126,6 +126,8 @@ type Result struct {
 	Names      []string
 	Pushed     map[string]string // reference -> manifest digest
 	Warnings   []dockerfile.Warning
+	// Layers says how the layers that were made were compressed.
+	Layers layer.Stats
 }
 
 // builder is one build in progress.
@@ -138,9 +140,13 @@ type builder struct {
 	sealing chan struct{}   // one entry for each layer that is being sealed
 	workers *layer.Workers  // of all layers
 	frames  *frameStore
-	shared  *sharedCaches // nil for none
-	reports reporting
-	digests digests
+	// onSealed, where set before the first step, is told of each layer of this build
+	// that is complete in the store, by several goroutines: a push need not wait for
+	// the end. The build waits until it returns.
+	onSealed func(ctx context.Context, l *fsLayer)
+	shared   *sharedCaches // nil for none
+	reports  reporting
+	digests  digests
 
 	background sync.WaitGroup
 	run        runner
@@ -220,6 +226,7 @@ func buildOnce(ctx context.Context, o Options, target *dockerfile.Stage, shared 
 	if err != nil {
 		return nil, err
 	}
+	res.Layers = b.frames.stats
 	return res, nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/oci/layer"
@@ -170,6 +171,9 @@ func (b *builder) commitStep(c commitment) result {
 			if l.err != nil {
 				return l.err
 			}
+			if b.onSealed != nil {
+				b.onSealed(ctx, l)
+			}
 			rec.DiffID, rec.Digest = l.diffID, l.desc.Digest.String()
 			rec.Size, rec.MediaType, rec.Compression = l.desc.Size, string(l.desc.MediaType), l.how
 		}
@@ -220,8 +224,15 @@ func (b *builder) remember(ctx context.Context, key Key, below *fsState, rec ste
 func (l *fsLayer) seal(ctx context.Context, b *builder) error {
 	to := stepCompression(b.opts.Outputs)
 	l.how = to.word()
-	sealed, err := b.sealBlob(ctx, l.changes, to.options())
-	if err != nil {
+	var sealed layer.Sealed
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.store.SyncPacks(l.changes) }) // meanwhile: the index has to wait for it
+	g.Go(func() error {
+		var err error
+		sealed, err = b.sealBlob(gctx, l.changes, to.options())
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return err
 	}
 	if b.opts.Check {
@@ -233,6 +244,7 @@ func (l *fsLayer) seal(ctx context.Context, b *builder) error {
 		return err
 	}
 	l.diffID, l.sealed = sealed.DiffID, sealed.Changes
+	var err error
 	l.desc, err = sealedDescriptor(sealed)
 	return err
 }

@@ -67,9 +67,14 @@ type BlobWriter struct {
 	f    *os.File
 	hash hash.Hash
 	size int64
+	sent int64 // how much of it is on its way to the disk
 	err  error
 	done bool
 }
+
+// sendAt is how much of a blob is gathered before the disk gets it: Commit then has
+// little to wait for.
+const sendAt = 16 << 20
 
 // CreateBlob starts a blob. Nothing has its name before Commit.
 func (s *Store) CreateBlob() (*BlobWriter, error) {
@@ -90,6 +95,10 @@ func (w *BlobWriter) Write(p []byte) (int, error) {
 	w.size += int64(n)
 	if err != nil {
 		w.err = fmt.Errorf("write blob: %w", err)
+	}
+	if w.size-w.sent >= sendAt {
+		_ = unix.SyncFileRange(int(w.f.Fd()), w.sent, w.size-w.sent, unix.SYNC_FILE_RANGE_WRITE) // Commit syncs
+		w.sent = w.size
 	}
 	return n, w.err
 }

@@ -40,6 +40,17 @@ func (s *Store) PutTarLayer(diffID tree.Digest, cs tree.Changes, tar tree.PackID
 	return s.PutLayer(diffID, cs)
 }
 
+// SyncPacks makes every pack that the changes lead to durable, so that PutLayer need
+// not wait for it.
+func (s *Store) SyncPacks(cs tree.Changes) error {
+	for _, id := range layerPacks(cs) {
+		if err := s.syncPack(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (s *Store) syncPack(id tree.PackID) error {
 	s.mu.Lock()
 	done := s.synced[id]

@@ -64,6 +64,9 @@ func writeMetadata(name string, res *build.Result) error {
 	if len(res.Names) > 0 {
 		m["image.name"] = strings.Join(res.Names, ",")
 	}
+	if res.Layers.Frames > 0 {
+		m["fbuild.layers"] = res.Layers // what was compressed, and what was there already
+	}
 	return writeJSON(name, m)
 }
 

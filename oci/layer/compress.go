@@ -249,6 +249,7 @@ func (c *compression) frame(j *job) error {
 		})
 	}
 	c.stats.Frames++
+	c.stats.Bytes += j.size
 	if j.reused {
 		c.stats.Reused++
 		c.stats.ReusedBytes += j.size

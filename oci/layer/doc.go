@@ -108,7 +108,8 @@ type Sealed struct {
 
 // Stats say how a layer was compressed.
 type Stats struct {
-	Frames      int   // in all
-	Reused      int   // copied from earlier layers
-	ReusedBytes int64 // uncompressed
+	Bytes       int64 `json:"bytes"`       // uncompressed
+	Frames      int   `json:"frames"`      // in all
+	Reused      int   `json:"reused"`      // copied from earlier layers
+	ReusedBytes int64 `json:"reusedBytes"` // uncompressed
 }
