@@ -101,16 +101,24 @@ func (t *treeStore) close() error {
 
 // mappedName is the name of a layer's directory for the ids of this namespace.
 func mappedName(layer string) (string, error) {
-	h := sha256.New()
-	_, _ = fmt.Fprintln(h, layer) // a hash takes everything
-	for _, side := range []string{"uid_map", "gid_map"} {
-		data, err := os.ReadFile("/proc/self/" + side)
-		if err != nil {
-			return "", fmt.Errorf("read id mapping: %w", err)
-		}
-		_, _ = fmt.Fprintln(h, side, strings.Join(strings.Fields(string(data)), " "))
+	uids, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return "", fmt.Errorf("read id mapping: %w", err)
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	gids, err := os.ReadFile("/proc/self/gid_map")
+	if err != nil {
+		return "", fmt.Errorf("read id mapping: %w", err)
+	}
+	return nameOf(layer, string(uids), string(gids)), nil
+}
+
+// nameOf hashes a layer's name and the two mappings.
+func nameOf(layer, uids, gids string) string {
+	h := sha256.New()
+	for _, part := range []string{layer, uids, gids} {
+		_, _ = fmt.Fprintln(h, strings.Join(strings.Fields(part), " ")) // a hash takes everything
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // layerMaking makes or finds the directory of one layer.

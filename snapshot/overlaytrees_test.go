@@ -225,3 +225,16 @@ func TestOverlayBrokenLayer(t *testing.T) {
 		}
 	}
 }
+
+// LAWS 26: other ids, other directories.
+func TestOverlayNameHoldsTheMapping(t *testing.T) {
+	const one, many = "0 1000 1", "0 1000 1\n1 100000 65536"
+	seen := map[string]string{}
+	for _, tt := range [][3]string{{"a", one, one}, {"b", one, one}, {"a", many, one}, {"a", one, many}} {
+		name := nameOf(tt[0], tt[1], tt[2])
+		if other, ok := seen[name]; ok {
+			t.Errorf("name of %q: got that of %s", tt, other)
+		}
+		seen[name] = fmt.Sprintf("%q", tt)
+	}
+}
