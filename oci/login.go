@@ -66,10 +66,14 @@ func (r *Remote) Login(ctx context.Context, host, user, password string) (where 
 }
 
 func (r *Remote) tryLogin(ctx context.Context, host, user, password string) error {
-	opts, base := []name.Option{}, r.plain
+	opts := []name.Option{}
 	insecure := r.insecure(host)
 	if insecure {
-		opts, base = append(opts, name.Insecure), r.lax
+		opts = append(opts, name.Insecure)
+	}
+	base, err := r.transport(host)
+	if err != nil {
+		return err
 	}
 	reg, err := name.NewRegistry(strings.ReplaceAll(host, hubDomain, hubLegacy), opts...)
 	if err != nil {

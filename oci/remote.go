@@ -2,8 +2,10 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -34,6 +36,14 @@ type RemoteOptions struct {
 	// ConfigDir holds docker's config.json, or is a file like it; "" is
 	// $DOCKER_CONFIG, else ~/.docker, else podman's files.
 	ConfigDir string
+	// Mirrors are asked for manifests and blobs before the registry itself, in their
+	// order; MirrorsOnly asks nobody else. Nothing is pushed to them.
+	Mirrors     []Mirror
+	MirrorsOnly bool
+	// Certificates are those of single registries. Without one for a registry CertDirs
+	// are looked into; nil is where docker and podman look.
+	Certificates []Certificate
+	CertDirs     []string
 }
 
 // Remote talks to registries. It keeps connections and tokens for its life.
@@ -43,8 +53,9 @@ type Remote struct {
 	plain http.RoundTripper // checks certificates
 	lax   http.RoundTripper // does not
 
-	mu       sync.Mutex // guards sessions, never held during a request
+	mu       sync.Mutex // guards sessions and own, never held during a request
 	sessions map[string]*sessionSlot
+	own      map[string]http.RoundTripper // of registries with certificates
 }
 
 // sessionSlot makes one goroutine log in and the others wait for it.
@@ -55,18 +66,23 @@ type sessionSlot struct {
 
 // NewRemote returns a client. It sends nothing yet.
 func NewRemote(o RemoteOptions) *Remote {
+	if o.CertDirs == nil {
+		o.CertDirs = certDirs()
+	}
 	if o.UserAgent == "" {
 		o.UserAgent = "fbuild"
 	}
 	return &Remote{
 		opts: o, pace: defaultPace, plain: newTransport(false), lax: newTransport(true),
-		sessions: map[string]*sessionSlot{},
+		sessions: map[string]*sessionSlot{}, own: map[string]http.RoundTripper{},
 	}
 }
 
 // Close ends idle connections. No request may be under way.
 func (r *Remote) Close() {
-	for _, t := range []http.RoundTripper{r.plain, r.lax} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range append([]http.RoundTripper{r.plain, r.lax}, slices.Collect(maps.Values(r.own))...) {
 		if t, ok := t.(*http.Transport); ok {
 			t.CloseIdleConnections()
 		}
@@ -108,10 +124,13 @@ func (r *Remote) session(ctx context.Context, repo name.Repository, scopes []str
 	}
 	s := &session{repo: repo, pace: r.pace, secrets: creds.secrets}
 	opts := []name.Option{}
-	base := r.plain
 	insecure := r.insecure(repo.RegistryStr())
 	if insecure {
-		opts, base = append(opts, name.Insecure), r.lax
+		opts = append(opts, name.Insecure)
+	}
+	base, err := r.transport(repo.RegistryStr())
+	if err != nil {
+		return nil, err
 	}
 	reg, err := name.NewRegistry(repo.RegistryStr(), opts...)
 	if err != nil {
@@ -142,16 +161,29 @@ func (r *Remote) Resolve(ctx context.Context, ref string, p Platform) (*Image, e
 	if err != nil {
 		return nil, err
 	}
-	repo := parsed.Context()
-	src := &source{
-		ref: FullName(parsed), repo: repoName(repo), open: r.opener(repo),
-		label: func(err error) error { return remoteError("pull", parsed, err) },
-	}
-	img, err := r.resolve(ctx, src, parsed, p)
+	places, err := r.places(parsed)
 	if err != nil {
-		return nil, src.fail(err)
+		return nil, err
 	}
-	return img, nil
+	var errs []error
+	for _, at := range places {
+		src := &source{
+			ref: FullName(parsed), repo: repoName(at.Context()), open: r.anywhere(places),
+			label: func(err error) error { return remoteError("pull", at, err) },
+		}
+		img, err := r.resolve(ctx, src, at, p)
+		if err == nil {
+			return img, nil
+		}
+		errs = append(errs, src.fail(err))
+		if ctx.Err() != nil || errors.Is(err, ErrPlatform) {
+			break // no other place knows better
+		}
+	}
+	if len(errs) == 1 {
+		return nil, errs[0]
+	}
+	return nil, errors.Join(errs...)
 }
 
 func (r *Remote) resolve(ctx context.Context, src *source, ref name.Reference, p Platform) (*Image, error) {

@@ -14,7 +14,6 @@ import (
 	"github.com/fbuild/fbuild/build"
 	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/dockerfile"
-	"github.com/fbuild/fbuild/oci"
 	"github.com/fbuild/fbuild/progress"
 )
 
@@ -121,7 +120,9 @@ func (a *app) runBuild(ctx context.Context, f *buildFlags, o *build.Options) (_ 
 	if err := checkFilter(o.File, f.noCacheFilter); err != nil {
 		return nil, err
 	}
-	o.Remote = oci.NewRemote(oci.RemoteOptions{Insecure: f.insecure, UserAgent: "fbuild/" + version})
+	if o.Remote, err = f.registry.remote(); err != nil {
+		return nil, err
+	}
 	defer o.Remote.Close()
 	if f.calls() {
 		f.after, err = a.call(ctx, f, o)

@@ -43,7 +43,7 @@ func (f *buildFlags) complete(cmd *cobra.Command) {
 	for name, w := range fixed {
 		register(cmd, name, w.complete)
 	}
-	for _, name := range []string{"tag", "build-arg", "label", "annotation", "add-host", "insecure", "shm-size"} {
+	for _, name := range []string{"tag", "build-arg", "label", "annotation", "add-host", "insecure", "registry-mirror", "shm-size"} {
 		register(cmd, name, cobra.NoFileCompletions)
 	}
 	for _, name := range []string{"target", "no-cache-filter"} {

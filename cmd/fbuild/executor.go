@@ -183,9 +183,14 @@ func (r *executorRun) build(ctx context.Context) (_ *build.Result, err error) {
 	if err := r.loadFile(ctx, fetched); err != nil {
 		return nil, err
 	}
-	r.opts.Remote = oci.NewRemote(oci.RemoteOptions{
-		Insecure: r.insecure(), UserAgent: "fbuild/" + version, ConfigDir: r.credentials(),
-	})
+	remote := oci.RemoteOptions{Insecure: r.insecure(), UserAgent: "fbuild/" + version, ConfigDir: r.credentials(), MirrorsOnly: r.f.on("skip-default-registry-fallback")}
+	if remote.Mirrors, err = r.f.mirrors(); err != nil {
+		return nil, err
+	}
+	if remote.Certificates, err = certificates("--registry-certificate", r.f.list("registry-certificate"), "--registry-client-cert", r.f.list("registry-client-cert")); err != nil {
+		return nil, err
+	}
+	r.opts.Remote = oci.NewRemote(remote)
 	defer r.opts.Remote.Close()
 	if err := r.checkPush(ctx); err != nil {
 		return nil, err
@@ -238,6 +243,28 @@ func (r *executorRun) credentials() string {
 		}
 	}
 	return ""
+}
+
+// mirrors are those of docker.io, and kaniko's map: ORIGINAL=MIRROR;...
+func (f *executorFlags) mirrors() ([]oci.Mirror, error) {
+	texts := slices.Clone(f.list("registry-mirror"))
+	for _, m := range f.list("registry-map") {
+		for _, text := range strings.Split(m, ";") {
+			if !strings.Contains(text, "=") {
+				return nil, usagef("--registry-map %q: want ORIGINAL=MIRROR", text)
+			}
+			texts = append(texts, text)
+		}
+	}
+	var out []oci.Mirror
+	for _, text := range texts {
+		m, err := oci.ParseMirror(text)
+		if err != nil {
+			return nil, &usageError{err}
+		}
+		out = append(out, m)
+	}
+	return out, nil
 }
 
 // insecure lists the registries that may be asked without TLS, or with a

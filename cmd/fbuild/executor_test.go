@@ -42,9 +42,9 @@ var executorSays = map[string]struct {
 	"image-download-retry": {"3", moot}, "image-fs-extract-retry": {"3", moot},
 
 	"bucket": {"b", refused}, "cache-run-layers": {"false", refused},
-	"ignore-path": {"/x", refused}, "push-ignore-immutable-tag-errors": {"true", refused}, "registry-certificate": {"r=f", refused},
-	"registry-client-cert": {"r=c,k", refused}, "registry-map": {"a=b", refused}, "registry-mirror": {"m", refused},
-	"skip-default-registry-fallback": {"true", refused}, "credential-helpers": {"ecr", refused}, "materialize": {"true", refused},
+	"ignore-path": {"/x", refused}, "push-ignore-immutable-tag-errors": {"true", refused}, "registry-certificate": {"r=f", works},
+	"registry-client-cert": {"r=c,k", works}, "registry-map": {"a=b", works}, "registry-mirror": {"m", works},
+	"skip-default-registry-fallback": {"true", works}, "credential-helpers": {"ecr", refused}, "materialize": {"true", refused},
 	"dryrun": {"true", refused},
 }
 

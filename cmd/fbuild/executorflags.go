@@ -46,7 +46,6 @@ type kanikoFlag struct {
 
 const (
 	authorityNote = "add the authority to the system's, or name it in SSL_CERT_FILE or SSL_CERT_DIR"
-	mirrorNote    = "name the mirror in FROM; a build argument can hold it: ARG REGISTRY, FROM ${REGISTRY}/image"
 	wipeNote      = "nothing to wipe: a build changes no file outside fbuild's store"
 	retryNote     = "what fails for a passing reason is tried three times more for each request, whatever the number"
 	stagesNote    = "stages that the target does not need are never built"
@@ -77,6 +76,11 @@ var kanikoFlags = []kanikoFlag{
 	{name: "image-format", usage: "docker or oci (default oci)"},
 	{name: "insecure", kind: kindBool, usage: "push without TLS"},
 	{name: "insecure-pull", kind: kindBool, usage: "pull base images without TLS"},
+	{name: "registry-certificate", kind: kindList, usage: "authority that signed a registry's certificate (HOST=FILE)"},
+	{name: "registry-client-cert", kind: kindList, usage: "certificate of this client for a registry (HOST=CERT,KEY)"},
+	{name: "registry-map", kind: kindList, usage: "where images of a registry are looked for first (ORIGINAL=MIRROR;...)"},
+	{name: "registry-mirror", kind: kindList, usage: "where images of docker.io are looked for first"},
+	{name: "skip-default-registry-fallback", kind: kindBool, usage: "ask mirrors only"},
 	{name: "insecure-registry", kind: kindList, usage: "registry that may be asked without TLS"},
 	{name: "skip-tls-verify", kind: kindBool, usage: "push without checking certificates"},
 	{name: "skip-tls-verify-pull", kind: kindBool, usage: "pull without checking certificates"},
@@ -118,11 +122,6 @@ var kanikoFlags = []kanikoFlag{
 	{name: "cache-run-layers", kind: kindBool, class: refused, value: "true", fulfilled: []string{"true"}, note: "leave --cache away: then every step is done"},
 	{name: "ignore-path", kind: kindList, class: refused, note: "leave it away if it names a mount of the pod, which no RUN sees; files of the image can be removed in the RUN that makes them"},
 	{name: "push-ignore-immutable-tag-errors", kind: kindBool, class: refused, fulfilled: []string{"false"}, note: "push under a tag that is new, as the commit"},
-	{name: "registry-certificate", kind: kindList, class: refused, note: authorityNote},
-	{name: "registry-client-cert", kind: kindList, class: refused, note: "client certificates are not sent; use a registry, or a proxy in the pod, that takes a password or token"},
-	{name: "registry-map", kind: kindList, class: refused, note: mirrorNote},
-	{name: "registry-mirror", kind: kindList, class: refused, note: mirrorNote},
-	{name: "skip-default-registry-fallback", kind: kindBool, class: refused, fulfilled: []string{"false"}, note: mirrorNote},
 	{name: "credential-helpers", kind: kindList, class: refused, fulfilled: []string{""}, note: "name helpers in config.json, as docker does: credHelpers or credsStore"},
 	{name: "materialize", kind: kindBool, class: refused, fulfilled: []string{"false"}, note: "fbuild build -o DIR writes the root file system to a directory of its own"},
 	{name: "dryrun", kind: kindBool, class: refused, fulfilled: []string{"false"}, note: "fbuild build --check looks at the Dockerfile only"},

@@ -27,7 +27,10 @@ func (f *executorFlags) environment(env []string) {
 				f.values["kaniko-dir"].given = []string{value}
 			}
 		case name == "KANIKO_REGISTRY_MIRROR", name == "KANIKO_REGISTRY_MAP":
-			f.note(warnLevel, "%s is not used: %s", name, mirrorNote)
+			flag := f.values[strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "KANIKO_")), "_", "-")]
+			if len(flag.given) == 0 && value != "" {
+				flag.given = strings.Split(value, ",")
+			}
 		case name == "KANIKO_CLEANUP", name == "KANIKO_PRE_CLEANUP":
 			f.note(infoLevel, "%s: %s", name, wipeNote)
 		case name == "KANIKO_PRESERVE_CONTEXT":

@@ -10,7 +10,7 @@ import (
 )
 
 // buildFlags are docker's, with docker's meaning, and some of ours: --root,
-// --recorder, --insecure and --exit-code.
+// --recorder, --insecure, --registry-* and --exit-code.
 type buildFlags struct {
 	file, target, network           string
 	progress, iidFile, metadata     string
@@ -22,7 +22,8 @@ type buildFlags struct {
 	annotations, noCacheFilter      []string
 	ulimits                         []string
 	tags, args, labels, contexts    []string
-	hosts, outputs, insecure        []string
+	hosts, outputs                  []string
+	registry                        registryFlags
 	cacheFrom, cacheTo              []string
 	cacheKey, trace                 string
 	traceNetTTL                     time.Duration
@@ -70,7 +71,7 @@ func (f *buildFlags) define(cmd *cobra.Command) {
 	fl.StringVar(&f.isolation, "isolation", "auto", "how a RUN is kept apart: auto, namespaces or chroot")
 	fl.StringArrayVar(&f.secrets, "secret", nil, "secret for RUN --mount=type=secret (id=ID,src=FILE or id=ID,env=VAR)")
 	fl.StringArrayVar(&f.ssh, "ssh", nil, "agent or keys for RUN --mount=type=ssh and git over ssh (default, or ID=SOCKET, or ID=KEY,...)")
-	fl.StringArrayVar(&f.insecure, "insecure", nil, "registry host that may be asked without TLS, or without a valid certificate")
+	f.registry.define(fl)
 	fl.BoolVar(&f.check, "check", false, "check the Dockerfile and build nothing; short for --call=check")
 	fl.StringVar(&f.call, "call", "build", "build, check (the Dockerfile only) or targets (list the stages)")
 	fl.BoolVarP(&f.debug, "debug", "D", false, "show the lines that warnings are about")

@@ -298,7 +298,7 @@ func (a *app) inspectCommand() *cobra.Command {
 func (a *app) diffCommand() *cobra.Command {
 	var format, platform string
 	var times bool
-	var insecure []string
+	var registry registryFlags
 	cmd := &cobra.Command{
 		Use: "diff IMAGE IMAGE", Short: "Show which files differ between two images, and how",
 		Long: `Show which files differ between two images of the store, of registries, or of layouts (oci-layout://PATH). Nothing is unpacked.
@@ -316,7 +316,10 @@ func (a *app) diffCommand() *cobra.Command {
 				return err
 			}
 			return a.withStore(cmd.Context(), func(s *cache.Store) error {
-				r := a.remote(insecure)
+				r, err := registry.remote()
+				if err != nil {
+					return err
+				}
 				defer r.Close()
 				list, err := diffImages(cmd.Context(), s, r, args, p, times)
 				if err != nil {
@@ -329,7 +332,7 @@ func (a *app) diffCommand() *cobra.Command {
 	cmd.Flags().StringVar(&format, "format", "text", "text or json")
 	cmd.Flags().BoolVar(&times, "times", false, "modification times count as well")
 	cmd.Flags().StringVar(&platform, "platform", "", "of images for several platforms (default: this host's)")
-	insecureFlag(cmd, &insecure)
+	registry.define(cmd.Flags())
 	return cmd
 }
 

@@ -35,7 +35,7 @@ func registryArg(cmd *cobra.Command, args []string) (string, error) {
 func (a *app) loginCommand() *cobra.Command {
 	var user, password string
 	var stdin bool
-	var insecure []string
+	var registry registryFlags
 	cmd := &cobra.Command{
 		Use: "login [REGISTRY]", Short: "Give a registry a name and a password, and keep them where docker does",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,7 +52,10 @@ func (a *app) loginCommand() *cobra.Command {
 			if user, password, err = a.credentials(os.Stdin, user, password, stdin); err != nil {
 				return err
 			}
-			r := a.remote(insecure)
+			r, err := registry.remote()
+			if err != nil {
+				return err
+			}
 			defer r.Close()
 			where, err := r.Login(cmd.Context(), host, user, password)
 			if err != nil {
@@ -65,7 +68,7 @@ func (a *app) loginCommand() *cobra.Command {
 	cmd.Flags().StringVarP(&user, "username", "u", "", "the name")
 	cmd.Flags().StringVarP(&password, "password", "p", "", "the password; others see it: better --password-stdin")
 	cmd.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from stdin")
-	insecureFlag(cmd, &insecure)
+	registry.define(cmd.Flags())
 	return cmd
 }
 
@@ -116,7 +119,7 @@ func (a *app) logoutCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r := a.remote(nil)
+			r := oci.NewRemote(oci.RemoteOptions{UserAgent: "fbuild/" + version})
 			defer r.Close()
 			known, err := r.Logout(host)
 			if err != nil {

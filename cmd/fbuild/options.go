@@ -121,7 +121,7 @@ func (a *app) outputs(f *buildFlags, o *build.Options) error {
 			return &hintError{usagef("pushing needs a name"), "give -t REGISTRY/NAME:TAG"}
 		}
 		if out.insecure {
-			f.insecure = append(f.insecure, registries(out.Name, o.Tags)...)
+			f.registry.insecure = append(f.registry.insecure, registries(out.Name, o.Tags)...)
 		}
 		if out.loads() {
 			if f.loader != nil && out.context != f.loaderContext {

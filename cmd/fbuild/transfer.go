@@ -20,15 +20,6 @@ import (
 	"github.com/fbuild/fbuild/progress"
 )
 
-// remote talks to registries.
-func (a *app) remote(insecure []string) *oci.Remote {
-	return oci.NewRemote(oci.RemoteOptions{Insecure: insecure, UserAgent: "fbuild/" + version})
-}
-
-func insecureFlag(cmd *cobra.Command, hosts *[]string) {
-	cmd.Flags().StringArrayVar(hosts, "insecure", nil, "a registry (HOST or HOST:PORT) whose certificate is not checked, or that has no TLS")
-}
-
 // platformOf reads --platform of commands that run nothing; "" is this host's.
 func platformOf(text string) (oci.Platform, error) {
 	if text == "" {
@@ -63,7 +54,7 @@ func (a *app) shown(title string, quiet bool, fn func(step *progress.Step) error
 func (a *app) pullCommand() *cobra.Command {
 	var platform string
 	var quiet bool
-	var insecure []string
+	var registry registryFlags
 	cmd := &cobra.Command{
 		Use: "pull NAME[:TAG|@DIGEST]", Short: "Fetch an image from a registry into the store",
 		Long: "Fetch an image from a registry into the store. Builds fetch what they need by themselves, and only that.",
@@ -80,7 +71,10 @@ func (a *app) pullCommand() *cobra.Command {
 				return &usageError{err}
 			}
 			full := oci.FullName(ref)
-			r := a.remote(insecure)
+			r, err := registry.remote()
+			if err != nil {
+				return err
+			}
 			defer r.Close()
 			return a.withStore(cmd.Context(), func(s *cache.Store) error {
 				var img *image.Image
@@ -104,13 +98,13 @@ func (a *app) pullCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&platform, "platform", "", "the platform to fetch (default: this host's)")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "only the name")
-	insecureFlag(cmd, &insecure)
+	registry.define(cmd.Flags())
 	return cmd
 }
 
 func (a *app) pushCommand() *cobra.Command {
 	var quiet, all bool
-	var insecure []string
+	var registry registryFlags
 	cmd := &cobra.Command{
 		Use: "push NAME[:TAG]...", Short: "Send images of the store to their registries",
 		Long: "Send images of the store to the registries that their names say. What a registry has is not sent again.",
@@ -118,7 +112,10 @@ func (a *app) pushCommand() *cobra.Command {
 			if len(args) == 0 {
 				return usagef("%s needs the name of an image", cmd.CommandPath())
 			}
-			r := a.remote(insecure)
+			r, err := registry.remote()
+			if err != nil {
+				return err
+			}
 			defer r.Close()
 			return a.withStore(cmd.Context(), func(s *cache.Store) error {
 				for _, name := range args {
@@ -132,7 +129,7 @@ func (a *app) pushCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "only the name")
 	cmd.Flags().BoolVarP(&all, "all-tags", "a", false, "every tag of the repository that the store has")
-	insecureFlag(cmd, &insecure)
+	registry.define(cmd.Flags())
 	return cmd
 }
 
