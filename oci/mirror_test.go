@@ -130,7 +130,7 @@ func TestRegistryCertificates(t *testing.T) {
 
 // dialTo makes every connection one to addr.
 func dialTo(rt http.RoundTripper, addr string) http.RoundTripper {
-	t := rt.(*http.Transport).Clone() //nolint:forcetypeassert // it is one
+	t := rt.(*http.Transport).Clone()
 	t.Proxy = nil
 	inner := t.DialContext
 	t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) { return inner(ctx, network, addr) }

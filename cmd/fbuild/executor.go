@@ -249,7 +249,7 @@ func (r *executorRun) credentials() string {
 func (f *executorFlags) mirrors() ([]oci.Mirror, error) {
 	texts := slices.Clone(f.list("registry-mirror"))
 	for _, m := range f.list("registry-map") {
-		for _, text := range strings.Split(m, ";") {
+		for text := range strings.SplitSeq(m, ";") {
 			if !strings.Contains(text, "=") {
 				return nil, usagef("--registry-map %q: want ORIGINAL=MIRROR", text)
 			}
