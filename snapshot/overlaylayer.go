@@ -32,7 +32,7 @@ func (l *layerMaker) dir(p string, a, b *tree.Node) (bool, error) {
 		return false, nil
 	}
 	merged := a != nil && a.Kind == tree.Dir
-	changed := p != "" && !(merged && sameDir(a, b))
+	changed := p != "" && (!merged || !sameDir(a, b))
 	if merged {
 		for _, name := range a.Names() {
 			if c := b.Child(name); c == nil || device(c) && !device(a.Child(name)) {

@@ -219,7 +219,7 @@ func (m *layerMaking) discard() error {
 	}
 	defer func() { _ = f.Close() }() // only held
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil //nolint:nilerr // somebody else does it
+		return nil // somebody else does it
 	}
 	old, err := os.MkdirTemp(m.s.spec.WorkDir, "old-")
 	if err != nil {

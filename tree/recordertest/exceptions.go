@@ -7,10 +7,10 @@ import "slices"
 type Exception int
 
 const (
-	// BreaksLinks: a name of a lower file with several names that is changed, linked to
-	// or renamed becomes a file of its own. A removed name is still counted.
+	// BreaksLinks says that a name of a lower file with several names that is changed,
+	// linked to or renamed becomes a file of its own.
 	BreaksLinks Exception = iota + 1
-	// NoDirRename: a lower directory cannot be renamed: EXDEV.
+	// NoDirRename says that a lower directory cannot be renamed: EXDEV.
 	NoDirRename
 )
 
