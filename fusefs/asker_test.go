@@ -418,6 +418,9 @@ var askOps = map[string]func(a []string) (string, error){
 	"symlink":   func(a []string) (string, error) { return "", unix.Symlink(a[0], a[1]) },
 	"mkfifo":    func(a []string) (string, error) { return "", unix.Mknod(a[0], unix.S_IFIFO|0o644, 0) },
 	"utimes":    func(a []string) (string, error) { return "", old(a[0]) },
+	"fraction": func(a []string) (string, error) {
+		return "", unix.UtimesNanoAt(unix.AT_FDCWD, a[0], []unix.Timespec{{Sec: 1000}, {Sec: 1000, Nsec: 500}}, 0)
+	},
 	"flock": func(a []string) (string, error) {
 		return opened(a[0], unix.O_RDONLY, func(fd int) (string, error) {
 			lock := unix.Flock_t{Type: unix.F_RDLCK}

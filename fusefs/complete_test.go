@@ -295,6 +295,7 @@ var lawCases = []struct {
 	{"layer, target", []rule{ruleLayer}, nil, "chown sym 1", func(j *judge, e *tree.Editor) { j.with(e, "sym", func(n *tree.Node) { n.Target = "d/b" }) }},
 	{"layer, another name", []rule{ruleLayer, ruleMoved}, nil, "link d/a n", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
 	{"dropped", []rule{ruleDropped}, nil, "rewrite d/a aaa", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
+	{"dropped, the time rounded", []rule{ruleDropped}, nil, "rewrite d/a aaa; fraction d/a", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
 	{"dropped, replaced", []rule{ruleDropped}, nil, "unlink d/a; creat d/a; rewrite d/a aaa", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
 	{"dropped, replaced directory", []rule{ruleDropped}, nil, "rename void2 void", func(j *judge, e *tree.Editor) {
 		j.with(e, "void", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} })

@@ -140,13 +140,10 @@ func (s *step) sawName(d *inode, name string, c *inode) {
 	}
 }
 
-// lacks notes that d has no name, if that is the parent's doing.
+// lacks notes that d has no name. Of one that the step removed that was asked then.
 func (t *traces) lacks(d *inode, name string) {
 	if d.base == nil || t.asks[ruleAbsent] == 0 {
 		return
-	}
-	if _, ours := d.dir.kids[name]; ours {
-		return // the step removed it
 	}
 	start := 0
 	if n := len(t.absent); n > 0 {

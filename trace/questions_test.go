@@ -49,6 +49,25 @@ func TestQuestions(t *testing.T) {
 	}
 }
 
+// TestQuestionsCorrupt: what EncodeQuestions never writes.
+func TestQuestionsCorrupt(t *testing.T) {
+	for name, b := range map[string][]byte{
+		"nothing":        {},
+		"out of order":   {2, 0, 0, 1, 'b', 1, 0, 0, 1, 'a', 1},
+		"twice":          {2, 0, 0, 1, 'a', 1, 0, 1, 0, 2},
+		"no kind":        {1, 0, 0, 1, 'a', 0},
+		"unknown kind":   {1, 0, 0, 1, 'a', 1 << 6},
+		"shared nothing": {1, 0, 1, 1, 'a', 1},
+		"bytes behind":   {1, 0, 0, 1, 'a', 1, 0},
+		"long list":      {200, 1, 0},
+		"far root":       {1, 0xff, 0xff, 0x7f, 0, 1, 'a', 1},
+	} {
+		if list, err := DecodeQuestions(b); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: got %v, %v, want ErrCorrupt", name, list, err)
+		}
+	}
+}
+
 // TestQuestionsAreSmall: a hundred thousand questions are no message of megabytes.
 func TestQuestionsAreSmall(t *testing.T) {
 	b, err := EncodeQuestions(many(100_000))
