@@ -2,6 +2,7 @@ package build
 
 import (
 	"cmp"
+	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,7 +42,7 @@ func Detail(s *cache.Store, reports []Report, i int) StepDetail {
 	if d.Wrote != nil {
 		d.Entries, d.Bytes = changesSize(d.Wrote)
 	}
-	if t := traceOf(s, step.Trace); t != nil {
+	if t := traceOf(s, step.traceID(s)); t != nil {
 		d.Looked, d.Read = looks(t)
 	}
 	if len(d.Changed) > 0 || step.Verdict != VerdictRun || step.Why != "" || d.Wrote == nil || !step.copies() {
@@ -83,6 +84,23 @@ func (s StepReport) copies() bool {
 		return true
 	}
 	return false
+}
+
+// traceID is the trace of a step; of one that was reused by its exact key the one that
+// its layer was made with.
+func (s StepReport) traceID(store *cache.Store) string {
+	if s.Trace != "" || s.Layer == "" {
+		return s.Trace
+	}
+	rec, err := store.Record(kindMade, s.Layer)
+	if err != nil {
+		return ""
+	}
+	var made madeRecord
+	if json.Unmarshal(rec.Value, &made) != nil {
+		return ""
+	}
+	return made.Trace
 }
 
 // layerOf returns the index of a layer, nil where the store does not have it.

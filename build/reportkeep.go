@@ -113,6 +113,12 @@ func (b *builder) keepReport(res *Result, failed error) {
 		return
 	}
 	r := b.report(res, failed)
+	key := reportKey(r.Dockerfile)
+	var kept []keptReport
+	if old, err := b.store.Record(kindReport, key); err == nil {
+		kept = decodeReports(old.Value)
+	}
+	r.inherit(kept)
 	data, err := json.Marshal(r)
 	if err == nil && len(data) > keepBytes/2 { // thousands of differences
 		for i := range r.Steps {
@@ -121,16 +127,43 @@ func (b *builder) keepReport(res *Result, failed error) {
 		data, err = json.Marshal(r)
 	}
 	if err == nil {
-		key := reportKey(r.Dockerfile)
-		list := []keptReport{{[]byte(r.Target), data}}
-		if old, oerr := b.store.Record(kindReport, key); oerr == nil {
-			list = append(list, decodeReports(old.Value)...)
-		}
+		list := append([]keptReport{{[]byte(r.Target), data}}, kept...)
 		err = b.store.PutNote(kindReport, key, cache.Record{Value: encodeReports(list)})
 	}
 	if err != nil {
 		b.warn("keep report: %v", err)
 	}
+}
+
+// inherit gives the RUNs that were reused by their exact key what the build knew that
+// ran them: nobody asks for it when a key is known. The newest report mostly has all.
+func (r *Report) inherit(kept []keptReport) {
+	for _, k := range kept {
+		missing := slices.ContainsFunc(r.Steps, func(s StepReport) bool { return s.inherits() })
+		if !missing {
+			return
+		}
+		var old Report
+		if string(k.target) != r.Target || json.Unmarshal(k.data, &old) != nil {
+			continue
+		}
+		for i := range r.Steps {
+			s := &r.Steps[i]
+			if !s.inherits() {
+				continue
+			}
+			for j := range old.Steps {
+				if o := &old.Steps[j]; o.Key == s.Key && o.Layer == s.Layer {
+					s.Trace, s.Identity, s.Doubt, s.Questions, s.ReadBytes = o.Trace, o.Identity, o.Doubt, o.Questions, o.ReadBytes
+				}
+			}
+		}
+	}
+}
+
+// inherits says whether a step lacks what only the build that ran it knows.
+func (s StepReport) inherits() bool {
+	return s.Keyword() == "RUN" && s.Verdict == VerdictExact && s.Trace == "" && s.Doubt == ""
 }
 
 // report is what there is to say of the build.

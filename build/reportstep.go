@@ -152,7 +152,8 @@ func (s StepReport) Reason() string {
 		return andMore(s.Inputs[0], len(s.Inputs)-1) + " changed"
 	case len(s.Differences) > 0:
 		list, total := s.Changed()
-		return andMore(fmt.Sprintf("%s changed (%s)", list[0].Where(), list[0].What), total-1)
+		c := Headline(list)
+		return andMore(fmt.Sprintf("%s changed (%s)", c.Where(), c.What), total-1)
 	case s.copies() && s.Error == "":
 		return "its files changed"
 	}

@@ -34,6 +34,25 @@ func (s StepReport) Changed() (out []PathChange, total int) {
 	return out, len(out) + max(0, s.Total-len(s.Differences))
 }
 
+// Headline is the change to name where there is room for one: of a file, rather than of
+// the directory that lists it.
+func Headline(list []PathChange) PathChange {
+	best, rank := PathChange{}, 3
+	for _, c := range list {
+		r := 2
+		switch {
+		case strings.HasPrefix(c.What, "content"):
+			r = 0
+		case !strings.HasPrefix(c.What, "names in it"):
+			r = 1
+		}
+		if r < rank {
+			best, rank = c, r
+		}
+	}
+	return best
+}
+
 // differenceWords says in words what the answers about one path say.
 func differenceWords(list []trace.Difference) string {
 	var words []string

@@ -181,8 +181,8 @@ func (t *tracks) runs(ctx context.Context, b *builder, st *dockerfile.Stage, in 
 		return nil
 	}
 	id := rep.Trace
-	if old := t.last.same(*rep); id == "" && old != nil {
-		id = old.Trace
+	if old := t.last.same(*rep); id == "" && old != nil && old.Key == rep.Key {
+		id = old.traceID(t.store)
 	}
 	var changes tree.Changes
 	if res.layer != nil {

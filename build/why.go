@@ -150,7 +150,7 @@ func (m *MadeBy) look(s *cache.Store) {
 	if m.Step == nil {
 		return
 	}
-	if t := traceOf(s, m.Step.Trace); t != nil {
+	if t := traceOf(s, m.Step.traceID(s)); t != nil {
 		m.Looked, _ = looks(t)
 	}
 }

@@ -179,3 +179,18 @@ func walkEverything(t *testing.T, dir, ignore string) []string {
 	})
 	return out
 }
+
+func TestExcluder(t *testing.T) {
+	excluded, err := Excluder([]byte("docs\n!docs/keep\n*.log\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, want := range map[string]bool{"docs/a": true, "docs/keep": false, "x.log": true, "src/main": false, "src/x.log": false} {
+		if got, err := excluded(p); got != want || err != nil {
+			t.Errorf("%s: got %v, %v, want %v", p, got, err, want)
+		}
+	}
+	if _, err := Excluder([]byte("[\n")); err == nil {
+		t.Error("a bad pattern: got no error")
+	}
+}

@@ -71,9 +71,10 @@ func (g *reader) run(ctx context.Context, args ...string) ([]byte, error) {
 	}, args...)...)
 	cmd.Dir = g.dir
 	cmd.Env = []string{"LC_ALL=C", "GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "GIT_ADVICE=0"}
-	for _, name := range []string{"PATH", "HOME", "XDG_CONFIG_HOME"} {
-		if v, ok := os.LookupEnv(name); ok {
-			cmd.Env = append(cmd.Env, name+"="+v)
+	for _, e := range os.Environ() {
+		name, _, _ := strings.Cut(e, "=")
+		if name == "PATH" || name == "HOME" || name == "XDG_CONFIG_HOME" || strings.HasPrefix(name, "GIT_CONFIG") {
+			cmd.Env = append(cmd.Env, e)
 		}
 	}
 	var out, said bytes.Buffer

@@ -100,7 +100,7 @@ func (e *explanation) list(b *strings.Builder) {
 		}
 		line = strings.TrimRight(line, " ")
 		if e.width > 0 {
-			line = short(line, e.width)
+			line = cut(line, e.width)
 		}
 		fmt.Fprintln(b, line)
 	}
@@ -150,7 +150,7 @@ func (e *explanation) why(i int) string {
 	case s.Verdict == build.VerdictExact:
 		return from
 	case s.Verdict == build.VerdictTrace && d.Total > 0:
-		return joined("did not look at "+changes(d, 1), networkAge(s), from)
+		return joined("did not look at "+changes(d), networkAge(s), from)
 	case s.Verdict == build.VerdictTrace:
 		return joined("looked at nothing that changed", networkAge(s), from)
 	case s.Error != "":
@@ -160,7 +160,7 @@ func (e *explanation) why(i int) string {
 	case s.Why == "" && len(d.Changed) == 0:
 		return s.Reason()
 	case len(d.Changed) > 0:
-		return changes(d, 1)
+		return changes(d)
 	}
 	return s.Why
 }
@@ -182,14 +182,11 @@ func networkAge(s build.StepReport) string {
 	return "used the network " + ago(s.Ran) + " ago"
 }
 
-// changes names the first n paths that changed, and counts the others.
-func changes(d build.StepDetail, n int) string {
-	var out []string
-	for _, c := range d.Changed[:min(n, len(d.Changed))] {
-		out = append(out, fmt.Sprintf("%s (%s)", c.Where(), c.What))
-	}
-	text := strings.Join(out, ", ")
-	if more := max(d.Total, len(d.Changed)) - len(out); more > 0 {
+// changes names one path that changed, and counts the others.
+func changes(d build.StepDetail) string {
+	c := build.Headline(d.Changed)
+	text := fmt.Sprintf("%s (%s)", c.Where(), c.What)
+	if more := max(d.Total, len(d.Changed)) - 1; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text
@@ -306,7 +303,7 @@ func (e *explanation) allHint(more bool) string {
 
 // looked says what the command asked about.
 func (e *explanation) looked(b *strings.Builder, s build.StepReport, d build.StepDetail, field func(name, format string, args ...any)) {
-	if s.Keyword() != "RUN" {
+	if s.Keyword() != "RUN" || s.Error != "" {
 		return
 	}
 	if d.Looked == nil && s.Questions == 0 {
@@ -384,9 +381,10 @@ func entryWord(c tree.Change) string {
 	return build.KindWord(c.Node.Kind)
 }
 
-// short cuts a text that is longer than most to one line of that length.
-func short(s string, most int) string {
-	s = strings.Join(strings.Fields(s), " ")
+// short makes one line of a text, and cuts it where it is longer than most.
+func short(s string, most int) string { return cut(strings.Join(strings.Fields(s), " "), most) }
+
+func cut(s string, most int) string {
 	if len([]rune(s)) <= most {
 		return s
 	}
