@@ -99,8 +99,15 @@ func TestExplainText(t *testing.T) {
 		all  bool
 		wide int
 	}{
-		{"list", "", false, 0}, {"narrow", "", false, 60}, {"traced", "build:3", false, 0}, {"traced-all", "build:3", true, 0},
-		{"ran", ":5", false, 0}, {"inputs", "build:5", false, 0}, {"why", "Dockerfile:8", false, 0}, {"cached", "stage-1:2", false, 0}, {"failed", "[stage-1 3/3]", false, 0},
+		{"list", "", false, 0},
+		{"narrow", "", false, 60},
+		{"traced", "build:3", false, 0},
+		{"traced-all", "build:3", true, 0},
+		{"ran", ":5", false, 0},
+		{"inputs", "build:5", false, 0},
+		{"why", "Dockerfile:8", false, 0},
+		{"cached", "stage-1:2", false, 0},
+		{"failed", "[stage-1 3/3]", false, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -88,13 +88,18 @@ func (e *explanation) head(b *strings.Builder) {
 
 // list has one line for each step.
 func (e *explanation) list(b *strings.Builder) {
-	label, title := 0, 0
+	label, title, most := 0, 0, titleColumn
 	for _, s := range e.report.Steps {
 		label = max(label, len(e.report.Label(s)))
-		title = max(title, len(short(s.Title, titleColumn)))
+	}
+	if e.width > 0 { // half of it for what became of the step
+		most = min(most, max(12, e.width/2-label))
+	}
+	for _, s := range e.report.Steps {
+		title = max(title, len([]rune(short(s.Title, most))))
 	}
 	for i, s := range e.report.Steps {
-		line := fmt.Sprintf("%-*s %-*s  %-9s", label, e.report.Label(s), title, short(s.Title, titleColumn), verdict(s))
+		line := fmt.Sprintf("%-*s %-*s  %-9s", label, e.report.Label(s), title, short(s.Title, most), verdict(s))
 		if why := e.why(i); why != "" {
 			line += "  " + why
 		}
