@@ -102,11 +102,11 @@ func (x *wildWorld) project() {
 	var b strings.Builder
 	b.WriteString("FROM scratch\nCOPY --from=bb . /\nCOPY . /w\nWORKDIR /w\nRUN mkdir /out; sh prep >/out/prep 2>&1; true\n")
 	for i := range wildSteps - 1 {
-		mount := ""
+		mount, cd := "", ""
 		if x.w.IntN(6) == 0 {
-			mount = "--mount=type=bind,target=/w/b "
+			mount, cd = "--mount=type=bind,rw,target=/m ", "cd /m\n"
 		}
-		fmt.Fprintf(&b, "RUN %s<<END\nexec >/out/%d 2>&1\n%strue\nEND\n", mount, i, x.w.script(1+x.w.IntN(3), x.w.command))
+		fmt.Fprintf(&b, "RUN %s<<END\nexec >/out/%d 2>&1\n%s%strue\nEND\n", mount, i, cd, x.w.script(1+x.w.IntN(3), x.w.command))
 	}
 	x.file = b.String()
 }

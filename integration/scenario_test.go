@@ -29,6 +29,7 @@ import (
 //	want      the verdicts of the second build, "want 1" of the first, "want 3" of the third, ...
 //	flags     flags of every build, one a line
 //	tools     names of testdata/scenarios/tools, one a line, that the base has in /usr/bin
+//	programs  names of programs of this host that the base has, with their libraries
 //	base/...  files of the base, and what starts with "base 2/" in their stead from the second build on
 //
 // @WEB@ in a file is the address of a server, and $WEB in a script the directory that it
@@ -53,9 +54,10 @@ type scenario struct {
 	parts map[string]string // setup, edit 2, want 2, flags
 	bases [2]map[string]string
 	tools []string
+	progs []string // of this host
 }
 
-var partRE = regexp.MustCompile(`^(setup|edit|want|flags|tools)( [0-9]+)?$`)
+var partRE = regexp.MustCompile(`^(setup|edit|want|flags|tools|programs)( [0-9]+)?$`)
 
 func readScenario(name string) (*scenario, error) {
 	a, err := txtar.ParseFile(name)
@@ -85,7 +87,7 @@ func readScenario(name string) (*scenario, error) {
 	if len(a.Comment) == 0 || s.parts["want 2"] == "" || s.files["Dockerfile"] == "" {
 		return nil, fmt.Errorf("%s: needs a comment, a Dockerfile and want", name)
 	}
-	s.tools = strings.Fields(s.parts["tools"])
+	s.tools, s.progs = strings.Fields(s.parts["tools"]), strings.Fields(s.parts["programs"])
 	return s, nil
 }
 
@@ -105,6 +107,13 @@ func TestScenarios(t *testing.T) {
 	}
 	if len(names) < 40 {
 		t.Errorf("got %d scenarios, want at least 40", len(names))
+	}
+	if os.Getenv("FBUILD_MATRIX") == "all" {
+		real, err := filepath.Glob("testdata/scenarios/real/*.txtar")
+		if err != nil || len(real) == 0 {
+			t.Fatalf("scenarios of real programs: %q, %v", real, err)
+		}
+		names = append(names, real...)
 	}
 	for _, name := range names {
 		for _, l := range tracingLegs(name) {
@@ -255,7 +264,7 @@ func (s *scenario) base(n int) (string, error) {
 		}
 		files["usr/bin/"+tool] = string(data)
 	}
-	key := fmt.Sprint(files) // sorted
+	key := fmt.Sprint(files, s.progs) // sorted
 	b := &scenarioBases
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -263,7 +272,7 @@ func (s *scenario) base(n int) (string, error) {
 		return dir, nil
 	}
 	dir := filepath.Join(suite.dir, fmt.Sprintf("scenario-base-%d", len(b.made)))
-	if err := writeScenarioBase(dir, files); err != nil {
+	if err := writeScenarioBase(dir, files, s.progs); err != nil {
 		return "", err
 	}
 	if b.made == nil {
@@ -273,8 +282,8 @@ func (s *scenario) base(n int) (string, error) {
 	return dir, nil
 }
 
-// writeScenarioBase writes busybox and a layer of files.
-func writeScenarioBase(dir string, files map[string]string) error {
+// writeScenarioBase writes busybox and a layer of files, and one of programs.
+func writeScenarioBase(dir string, files map[string]string, programs []string) error {
 	below, err := busyboxFiles()
 	if err != nil {
 		return err
@@ -284,6 +293,13 @@ func writeScenarioBase(dir string, files map[string]string) error {
 		return err
 	}
 	tars := [][]byte{first}
+	if len(programs) > 0 {
+		data, err := tarPrograms(programs)
+		if err != nil {
+			return err
+		}
+		tars = append(tars, data)
+	}
 	var list []file
 	seen := map[string]bool{"": true}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
