@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	osexec "os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/fbuild/fbuild/internal/pack"
 	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/internal/reexec"
+	"github.com/fbuild/fbuild/internal/testenv"
 )
 
 // TestLateWrites: a daemon that is killed with a dirty shared mapping, a file open and unlinked at the end. LAWS 12.
@@ -189,10 +191,10 @@ func TestHostileEnds(t *testing.T) {
 	expect(t, r.finish(), "")
 }
 
-// TestServerProcess talks to a recorder in a process of its own, then kills it in the middle of a step: nobody hangs, the step has
-// failed. LAWS 20.
-func TestServerProcess(t *testing.T) {
-	w := newWorld(t)
+// serverProcess starts a recorder as builds do. The end of the test ends it.
+func serverProcess(t *testing.T) (*osexec.Cmd, *recorder.Client) {
+	t.Helper()
+	testenv.NeedFUSE(t)
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -202,7 +204,7 @@ func TestServerProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := reexec.Command(t.Context(), "recorder-fuse")
+	server := reexec.Command(context.Background(), "recorder-fuse") // it ends after the test's context
 	server.ExtraFiles, server.Stderr, server.Dir = []*os.File{theirs}, os.Stderr, "/"
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
@@ -211,6 +213,20 @@ func TestServerProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := recorder.NewClient(conn)
+	t.Cleanup(func() {
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+		_ = server.Wait() // some tests kill it
+	})
+	return server, client
+}
+
+// TestServerProcess talks to a recorder in a process of its own, then kills it in the middle of a step: nobody hangs, the step has
+// failed. LAWS 20.
+func TestServerProcess(t *testing.T) {
+	w := newWorld(t)
+	server, client := serverProcess(t)
 	layer := w.parent()
 	start := func(id string) *running {
 		work := filepath.Join(w.dir, "work", id)
@@ -247,9 +263,6 @@ func TestServerProcess(t *testing.T) {
 		t.Errorf("finish: got %v, want %v", err, recorder.ErrDied)
 	}
 	_ = server.Wait() // killed
-	if err := client.Close(); err != nil {
-		t.Error(err)
-	}
 	if err := unix.Unmount(two.root, unix.MNT_DETACH); err != nil {
 		t.Error(err)
 	}

@@ -9,6 +9,7 @@ import (
 	osexec "os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,12 +18,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/internal/reexec"
+	"github.com/fbuild/fbuild/tree"
 )
 
 var (
 	figureRounds = flag.Int("figures", 0, "measure so many rounds against overlayfs")
 	figureNames  = flag.String("figure", ".", "those that match")
+	figureBusy   = flag.Int("figure-busy", 0, "so many processes compute meanwhile")
 	figureSync   = flag.Bool("figure-sync", true, "write out what is dirty before each")
 )
 
@@ -115,83 +119,166 @@ func figureIn(args []string) error {
 	return nil
 }
 
-// TestFigures compares with overlayfs, whose upper directory is on the disk that the spool is on. It prints the least of the rounds.
+// TestFigures compares with overlayfs, whose upper directory is on the file system that the spool is on ($TMPDIR), and prints a table: of each side the median, of
+// the two runs of each round the ratio's median and range. The server is a process of its own, as in a build. testdata/figures has the whole of docs/figures.md.
 func TestFigures(t *testing.T) {
 	if *figureRounds == 0 {
 		return // a measurement, no test
 	}
-	base := t.TempDir()
-	t.Chdir(base)
-	if err := figureIn([]string{"create", "base", "20000"}); err != nil {
-		t.Fatal(err)
-	}
-	tarDir := t.TempDir()
-	t.Chdir(tarDir)
-	if err := figureIn([]string{"create", "tarred", "30000"}); err != nil {
-		t.Fatal(err)
-	}
-	tar := filepath.Join(t.TempDir(), "t.tar")
-	if out, err := osexec.CommandContext(t.Context(), "tar", "cf", tar, "tarred").CombinedOutput(); err != nil {
-		t.Fatalf("%v %s", err, out)
-	}
-	t.Chdir("/")
+	base, tar := figureInputs(t)
+	busy(t)
 	fuse, ovl := make([][]cost, len(figures)), make([][]cost, len(figures))
-	var finish []time.Duration
-	for range *figureRounds {
-		w := newWorld(t)
-		r := w.mount(nil, w.fromDir(base))
-		measure(t, r.root, tar, fuse)
-		r.finish()
-		r = w.mount(nil)
-		one(t, r.root, "go", "create new 30000", tar)
-		start := time.Now()
-		r.finish()
-		finish = append(finish, time.Since(start))
-		if err := os.RemoveAll(w.packs.Dir()); err != nil {
+	var ends []time.Duration
+	w := newWorld(t)
+	server, client := serverProcess(t)
+	serverID = server.Process.Pid
+	layer := w.fromDir(base)
+	for round := range *figureRounds {
+		root := w.served(client, fmt.Sprint("a", round), layer)
+		measure(t, root, tar, fuse)
+		if _, err := client.Finish(t.Context(), fmt.Sprint("a", round)); err != nil {
 			t.Fatal(err)
 		}
-
-		o := t.TempDir()
-		for _, d := range []string{"u", "w", "m"} {
-			if err := os.Mkdir(filepath.Join(o, d), 0o755); err != nil {
-				t.Fatal(err)
-			}
+		if figureWanted(endOfRun) {
+			root = w.served(client, fmt.Sprint("b", round), layer)
+			one(t, root, "go", "create new 30000", tar)
+			ends = append(ends, end(t, client, fmt.Sprint("b", round), layer))
 		}
-		m := filepath.Join(o, "m")
-		if err := unix.Mount("overlay", m, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s/u,workdir=%s/w,userxattr", base, o, o)); err != nil {
-			t.Fatal(err)
-		}
-		measure(t, m, tar, ovl)
-		if err := unix.Unmount(m, 0); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.RemoveAll(filepath.Join(o, "u")); err != nil {
-			t.Fatal(err)
-		}
+		onOverlay(t, base, func(root string) { measure(t, root, tar, ovl) })
 	}
+	fmt.Printf("| | fuse ms | overlayfs ms | ratio [lowest, highest] | ratio of processor time |\n|---|--:|--:|--:|--:|\n")
 	for k, f := range figures {
 		if fuse[k] == nil {
 			continue
 		}
-		a, b := least(fuse[k]), least(ovl[k])
-		t.Logf("%-36s fuse %8.1f ms %8.1f cpu   overlay %8.1f ms %8.1f cpu   %5.2f %5.2f", f.name, ms(a.wall), ms(a.cpu), ms(b.wall), ms(b.cpu),
-			float64(a.wall)/float64(b.wall), float64(a.cpu)/float64(b.cpu))
+		var wall, work []float64
+		for i, x := range fuse[k] {
+			wall, work = append(wall, float64(x.wall)/float64(ovl[k][i].wall)), append(work, float64(x.cpu)/float64(ovl[k][i].cpu))
+		}
+		slices.Sort(wall)
+		fmt.Printf("| %s | %.1f | %.1f | **%.2f** [%.2f, %.2f] | %.2f |\n", f.name, median(wallMs(fuse[k])), median(wallMs(ovl[k])), median(wall), wall[0], wall[len(wall)-1], median(work))
 	}
-	t.Logf("%-36s fuse %8.1f ms", "finish of 30,000 files", ms(slices.Min(finish)))
+	if len(ends) > 0 {
+		slices.Sort(ends)
+		fmt.Printf("| %s | %.1f [%.1f, %.1f] | | | |\n", endOfRun, ms(ends[len(ends)/2]), ms(ends[0]), ms(ends[len(ends)-1]))
+	}
+}
+
+const endOfRun = "end of a RUN that made 30,000 files to the complete tree"
+
+// end is the time from the end of a command to the tree after in the process of the build.
+func end(t *testing.T, c *recorder.Client, id, layer string) time.Duration {
+	t.Helper()
+	parent, _, err := recorder.AddLayer(tree.Empty(), layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.GC()
+	start := time.Now()
+	res, err := c.Finish(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := parent.Apply(res.Changes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := time.Since(start)
+	if len(after.Lookup("new").Names()) != 1500 {
+		t.Fatal("files are missing")
+	}
+	return took
+}
+
+// served mounts a step in the server.
+func (w *world) served(c *recorder.Client, id string, layers ...string) string {
+	w.t.Helper()
+	work := filepath.Join(w.dir, "work", id)
+	if err := os.Mkdir(work, 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	root, err := c.Mount(w.t.Context(), recorder.Spec{ID: id, Layers: layers, PackDir: w.packs.Dir(), WorkDir: work})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return root
+}
+
+// figureInputs makes a parent of 20,000 files and a tar of 30,000.
+func figureInputs(t *testing.T) (base, tar string) {
+	t.Helper()
+	base = t.TempDir()
+	t.Chdir(base)
+	if err := figureIn([]string{"create", "base", "20000"}); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	if err := figureIn([]string{"create", "tarred", "30000"}); err != nil {
+		t.Fatal(err)
+	}
+	tar = filepath.Join(t.TempDir(), "t.tar")
+	if out, err := osexec.CommandContext(t.Context(), "tar", "cf", tar, "tarred").CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	t.Chdir("/")
+	return base, tar
+}
+
+// busy keeps processors at work until the test ends.
+func busy(t *testing.T) {
+	t.Helper()
+	for range *figureBusy {
+		cmd := osexec.CommandContext(t.Context(), "sh", "-c", "while :; do :; done")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		})
+	}
+}
+
+func onOverlay(t *testing.T, base string, do func(root string)) {
+	t.Helper()
+	o := t.TempDir()
+	for _, d := range []string{"u", "w", "m"} {
+		if err := os.Mkdir(filepath.Join(o, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := filepath.Join(o, "m")
+	if err := unix.Mount("overlay", m, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s/u,workdir=%s/w,userxattr", base, o, o)); err != nil {
+		t.Fatal(err)
+	}
+	do(m)
+	if err := unix.Unmount(m, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(o, "u")); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
+func median(list []float64) float64 {
+	list = slices.Sorted(slices.Values(list))
+	return list[len(list)/2]
+}
+
+func wallMs(list []cost) (out []float64) {
+	for _, c := range list {
+		out = append(out, ms(c.wall))
+	}
+	return out
+}
+
 // cost is the time that something took, and that processors worked for it in the server and the program.
 type cost struct{ wall, cpu time.Duration }
 
-func least(list []cost) cost {
-	c := list[0]
-	for _, x := range list {
-		c = cost{min(c.wall, x.wall), min(c.cpu, x.cpu)}
-	}
-	return c
-}
+// serverID is the process whose work counts.
+var serverID int
 
 func cpu() (sum time.Duration) {
 	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
@@ -200,15 +287,24 @@ func cpu() (sum time.Duration) {
 			sum += time.Duration(u.Utime.Nano() + u.Stime.Nano())
 		}
 	}
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", serverID))
+	for _, task := range tasks {
+		var ns int64
+		if data, err := os.ReadFile(task); err == nil {
+			_, _ = fmt.Sscan(string(data), &ns)
+		}
+		sum += time.Duration(ns)
+	}
 	return sum
 }
 
+func figureWanted(name string) bool { return regexp.MustCompile(*figureNames).MatchString(name) }
+
 func measure(t *testing.T, root, tar string, into [][]cost) {
 	for k, f := range figures {
-		if !regexp.MustCompile(*figureNames).MatchString(f.name) {
-			continue
+		if figureWanted(f.name) {
+			into[k] = append(into[k], one(t, root, f.how, f.args, tar))
 		}
-		into[k] = append(into[k], one(t, root, f.how, f.args, tar))
 	}
 }
 
