@@ -60,7 +60,7 @@ func (f *furniture) apply(ctx context.Context) error {
 		t := tree.Empty()
 		for _, name := range f.Layers {
 			var err error
-			if t, _, err = recorder.AddLayer(t, name); err != nil {
+			if t, _, err = recorder.StackLayer(t, name); err != nil {
 				return err
 			}
 		}

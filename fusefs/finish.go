@@ -25,7 +25,12 @@ func (s *step) finish(ctx context.Context) (recorder.Result, error) {
 		return recorder.Result{}, fmt.Errorf("remove mount point: %w", err)
 	}
 	var flushed sync.WaitGroup
-	flushed.Go(s.spool.flush)
+	flushed.Go(func() {
+		s.spool.flush()
+		if err := s.spool.drop(); err != nil { // its memory goes before that of the changes comes
+			s.fail(err)
+		}
+	})
 	cs, notes, live, err := s.changes()
 	flushed.Wait()
 	if err := errors.Join(s.failure(), err); err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -201,6 +202,7 @@ func Children() map[string]func() int {
 
 // serve is the body of the recorder process (LAWS 20).
 func serve() int {
+	debug.SetGCPercent(50) // answers hardly allocate: memory is dearer here than collecting it
 	if err := recorder.ServeFD(context.Background(), New(Options{})); err != nil { //nolint:forbidigo // this is the main of a child
 		fmt.Fprintln(os.Stderr, "fbuild: error: serve recorder:", err)
 		return 1

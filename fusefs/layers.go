@@ -3,6 +3,7 @@ package fusefs
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -58,24 +59,14 @@ func (l *layers) load(ctx context.Context, files []string, set *pack.Set) (tree.
 }
 
 func (l loaded) add(file string) (loaded, error) {
-	t, cs, err := recorder.AddLayer(l.tree, file)
+	t, named, err := recorder.StackLayer(l.tree, file)
 	if err != nil {
 		return loaded{}, err
 	}
-	known := map[tree.PackID]bool{"": true}
-	packs := append([]tree.PackID(nil), l.packs...)
-	for _, id := range packs {
-		known[id] = true
-	}
-	for i := range cs {
-		if cs[i].Node == nil {
-			continue
-		}
-		for _, x := range cs[i].Node.Extents {
-			if !known[x.Pack] {
-				known[x.Pack] = true
-				packs = append(packs, x.Pack)
-			}
+	packs := slices.Clone(l.packs)
+	for _, id := range named {
+		if !slices.Contains(packs, id) {
+			packs = append(packs, id)
 		}
 	}
 	return loaded{t, packs}, nil

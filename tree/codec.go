@@ -193,6 +193,11 @@ type decoder struct {
 	packs []PackID
 	err   error
 
+	// Only the next node is wanted, its lists in no case.
+	scratch bool
+	one     Node
+	slab    int // how many are allocated at a time; 0 for slab
+
 	// What is decoded, allocated many at a time.
 	nodes []Node
 	exts  []Extent
@@ -201,9 +206,20 @@ type decoder struct {
 
 const slab = 256
 
+func (d *decoder) many() int {
+	if d.slab > 0 {
+		return d.slab
+	}
+	return slab
+}
+
 func (d *decoder) newNode() *Node {
+	if d.scratch {
+		d.one = Node{}
+		return &d.one
+	}
 	if len(d.nodes) == 0 {
-		d.nodes = make([]Node, slab)
+		d.nodes = make([]Node, d.many())
 	}
 	n := &d.nodes[0]
 	d.nodes = d.nodes[1:]
@@ -211,14 +227,16 @@ func (d *decoder) newNode() *Node {
 }
 
 func (d *decoder) newExtents(n int) []Extent {
-	if n > slab/4 {
+	if n > d.many()/4 && !(d.scratch && n <= len(d.exts)) {
 		return make([]Extent, n)
 	}
 	if len(d.exts) < n {
-		d.exts = make([]Extent, slab)
+		d.exts = make([]Extent, d.many())
 	}
 	x := d.exts[:n:n]
-	d.exts = d.exts[n:]
+	if !d.scratch {
+		d.exts = d.exts[n:]
+	}
 	return x
 }
 

@@ -110,5 +110,6 @@ func FuzzDecode(f *testing.F) {
 		if tr, err := Empty().Apply(cs); err == nil {
 			checkLinks(t, tr)
 		}
+		checkLazy(t, Empty(), append(b[:len(b):len(b)], sum[:]...))
 	})
 }

@@ -53,7 +53,8 @@ func (e *Editor) own(n *Node) *Node {
 	c := n.Attrs()
 	c.edit = &edit{by: e}
 	if n.dir != nil {
-		c.edit.sorted = dirents{slices.Clone(n.dir.names), slices.Clone(n.dir.nodes)}
+		d := n.entries()
+		c.edit.sorted = dirents{names: slices.Clone(d.names), nodes: slices.Clone(d.nodes)}
 	}
 	e.owned = append(e.owned, &c)
 	return &c

@@ -89,5 +89,5 @@ func (e *edit) freeze() *dirents {
 	if len(d.names) == 0 {
 		return nil
 	}
-	return &dirents{slices.Clip(d.names), slices.Clip(d.nodes)}
+	return &dirents{names: slices.Clip(d.names), nodes: slices.Clip(d.nodes)}
 }

@@ -99,6 +99,15 @@ type Node struct {
 type dirents struct {
 	names []string
 	nodes []*Node
+	from  *later // set where they are made when somebody looks
+}
+
+// entries are those of a directory that has some, or may have.
+func (n *Node) entries() *dirents {
+	if n.dir.from != nil {
+		return n.dir.load()
+	}
+	return n.dir
 }
 
 func (d *dirents) find(name string) *Node {
@@ -132,7 +141,7 @@ func (n *Node) Child(name string) *Node {
 	if n.dir == nil {
 		return nil
 	}
-	return n.dir.find(name)
+	return n.entries().find(name)
 }
 
 // Names returns the sorted names of a directory's entries. The caller must not
@@ -144,7 +153,7 @@ func (n *Node) Names() []string {
 	if n.dir == nil {
 		return nil
 	}
-	return n.dir.names
+	return n.entries().names
 }
 
 // Xattr returns the value of an extended attribute.
