@@ -149,6 +149,7 @@ type builder struct {
 	digests  digests
 
 	background sync.WaitGroup
+	early      *earlyPush // nil where nothing is pushed
 	run        runner
 	group      *errgroup.Group
 	groupCtx   context.Context //nolint:containedctx // of one Build
@@ -212,11 +213,13 @@ func buildOnce(ctx context.Context, o Options, target *dockerfile.Stage, shared 
 		contexts: map[string]*future[*localContext]{}, notes: map[string]bool{},
 		files: map[string]*future[*httpRecord]{}, gits: map[string]*future[*remoteGit]{},
 	}
+	b.early = newEarlyPush(stepCtx, o, target)
 	b.reports.began = time.Now()
 	res, err := b.build(stepCtx, target)
 	if err != nil {
 		cancel(err)
 	}
+	b.early.wait()
 	b.background.Wait()
 	err = errors.Join(b.firstError(err), b.frames.close(), b.run.close(context.WithoutCancel(ctx), b), removeTemp(temp))
 	b.keepReport(res, err)

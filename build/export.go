@@ -271,17 +271,21 @@ func (b *builder) name(img *oci.Built, o Output, res *Result, step *progress.Ste
 	return nil
 }
 
-func (b *builder) names(o Output) []string {
+func (b *builder) names(o Output) []string { return outputNames(o, b.opts.Tags) }
+
+// outputNames are the names that an image gets in an output.
+func outputNames(o Output, tags []string) []string {
 	if o.Name != "" {
 		return strings.Split(o.Name, ",")
 	}
-	return b.opts.Tags
+	return tags
 }
 
 // write sends the image where an output says.
 func (b *builder) write(ctx context.Context, img *oci.Built, o Output, res *Result, step *progress.Step) error {
 	switch {
 	case o.Type == OutputRegistry:
+		b.early.wait()
 		d, err := b.opts.Remote.Push(ctx, b.names(o), img, func(st oci.Status) {
 			showPush(step, st)
 		})

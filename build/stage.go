@@ -231,6 +231,9 @@ func (r *stageRun) instruction(ctx context.Context, s *state, raw dockerfile.Ins
 			return err
 		}
 	}
+	if !cached {
+		r.b.early.layer(r.b, r.stage, res.layer)
+	}
 	s.fs = s.fs.push(res.layer)
 	addHistory(&s.cfg, createdBy, &res.created, res.layer == nil)
 	return nil

@@ -49,9 +49,8 @@ func TestRequests(t *testing.T) {
 			h.ok("build", "-t", "local", ".")
 			count(0, "", "no-change rebuild")
 			h.ok("build", "--push", "-t", reg.host()+"/app:1", ".")
-			count(0, "POST /v2/", "second push")
-			count(0, "PATCH /v2/", "second push")
-			count(1, "PUT /v2/app/manifests/", "second push")
+			count(1, "HEAD /v2/app/manifests/1", "second push")
+			count(2, "", "second push") // and the one that finds out how to log in
 
 			reg.forget()
 			h.ok("build", "--pull", "-t", "local", ".")
@@ -60,6 +59,45 @@ func TestRequests(t *testing.T) {
 			}
 			if n := reg.count("GET /v2/busybox/blobs/"); n > 1 {
 				t.Errorf("--pull of what is known: got %d requests for blobs, want at most that for the config", n)
+			}
+		})
+	}
+}
+
+// TestPushWhileStepsRun: a layer is in the registry before the next step has ended.
+func TestPushWhileStepsRun(t *testing.T) {
+	for _, l := range legs(t.Name()) {
+		t.Run(l.String(), func(t *testing.T) {
+			reg := newRegistry(registryOptions{})
+			defer reg.close()
+			if err := reg.add("busybox", filepath.Join(suite.bases, "busybox")); err != nil {
+				t.Fatal(err)
+			}
+			asked := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if reg.count("PUT /v2/app/blobs/") == 0 {
+					http.Error(w, "not yet", http.StatusServiceUnavailable)
+				}
+			}))
+			defer asked.Close()
+			h := newHome(t, l)
+			h.dockerfile("FROM "+reg.host()+"/busybox AS other", "RUN echo other > /other",
+				"FROM "+reg.host()+"/busybox", "RUN head -c 6000000 /dev/urandom > /large",
+				"RUN for i in $(seq 100); do wget -q -O /dev/null "+asked.URL+" && exit 0; sleep 0.1; done; exit 1",
+				"COPY --from=other /other /")
+			h.ok("build", "--push", "-t", reg.host()+"/app:1", ".")
+			if n := reg.count("PATCH /v2/app/blobs/"); n != 1 {
+				t.Errorf("the large layer: got %d uploads, want one", n)
+			}
+			img, err := reg.pull("app:1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if layers, err := img.Layers(); err != nil || len(layers) != 3 {
+				t.Errorf("pushed image: got %d layers, %v, want 3", len(layers), err)
+			}
+			// Of the two stages' layers only those of the image are there: the base, two, and a config.
+			if n := reg.count("PUT /v2/app/blobs/") + reg.count("POST /v2/app/blobs/uploads/?mount"); n > 4 {
+				t.Errorf("blobs: got %d sent, want four at most", n)
 			}
 		})
 	}
