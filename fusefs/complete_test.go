@@ -108,13 +108,13 @@ func (j *judge) matches(o outcome, t, u tree.Tree) bool {
 // fault compares running ops on u with the use of o there, and returns what differs, "" for nothing.
 func (j *judge) fault(o outcome, u tree.Tree, ops []string) string {
 	j.w.t.Helper()
-	real := j.run(u, ops)
+	there := j.run(u, ops)
 	for k := range ops {
-		if o.seen[k] != real.seen[k] {
-			return fmt.Sprintf("the program saw\n%s\ninstead of\n%s", o.seen[k], real.seen[k])
+		if o.seen[k] != there.seen[k] {
+			return fmt.Sprintf("the program saw\n%s\ninstead of\n%s", o.seen[k], there.seen[k])
 		}
 	}
-	want, err := u.Apply(real.res.Changes)
+	want, err := u.Apply(there.res.Changes)
 	if err != nil {
 		j.w.t.Fatal(err)
 	}
@@ -238,8 +238,8 @@ func (j *judge) regrouped(e *tree.Editor, second string) {
 	j.link(e, "g/4", "g/2")
 }
 
-// cut takes from answers what stands behind a mark.
-func cut2(mark string) func(string) string {
+// cutAt takes from answers what stands behind a mark.
+func cutAt(mark string) func(string) string {
 	return func(s string) string { before, _, _ := strings.Cut(s, mark); return before }
 }
 
@@ -266,9 +266,9 @@ var lawCases = []struct {
 	{"entry, AT_STATX_DONT_SYNC", []rule{ruleEntry}, nil, "dontsync d/a", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("longer\n")) }},
 	{"size in entry", nil, noSize, "dontsync d/a", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("longer\n")) }},
 	{"size in entry, mapping behind the end", nil, noSize, "mmap empty 4096", func(j *judge, e *tree.Editor) { j.put(e, "empty", j.file("full\n")) }},
-	{"inode number in entry", nil, cut2(" ="), "lstat g/1; lstat g/2", func(j *judge, e *tree.Editor) { j.regrouped(e, "linked\n") }},
-	{"stored bytes in entry", nil, cut2(" ~"), "stat sparse", func(j *judge, e *tree.Editor) { j.put(e, "sparse", j.sparse("00")) }},
-	{"where holes lie in content", nil, cut2(" ~"), "seekdata sparse 0", func(j *judge, e *tree.Editor) { j.put(e, "sparse", j.sparse("0-")) }},
+	{"inode number in entry", nil, cutAt(" ="), "lstat g/1; lstat g/2", func(j *judge, e *tree.Editor) { j.regrouped(e, "linked\n") }},
+	{"stored bytes in entry", nil, cutAt(" ~"), "stat sparse", func(j *judge, e *tree.Editor) { j.put(e, "sparse", j.sparse("00")) }},
+	{"where holes lie in content", nil, cutAt(" ~"), "seekdata sparse 0", func(j *judge, e *tree.Editor) { j.put(e, "sparse", j.sparse("0-")) }},
 	{"absent", []rule{ruleAbsent}, nil, "stat d/n", func(j *judge, e *tree.Editor) { j.put(e, "d/n", j.file("new\n")) }},
 	{"absent, mkdir", []rule{ruleAbsent}, nil, "mkdir d/n", func(j *judge, e *tree.Editor) { j.put(e, "d/n", *dirNode()) }},
 	{"list", []rule{ruleList}, nil, "list d", func(j *judge, e *tree.Editor) { j.put(e, "d/n", j.file("new\n")) }},
@@ -287,7 +287,7 @@ var lawCases = []struct {
 	{"victim, rename", []rule{ruleVictim}, nil, "rename void d", func(j *judge, e *tree.Editor) { j.remove(e, "d/a"); j.remove(e, "d/sub") }},
 	// What a write leaves is asked at the end as well.
 	{"write", []rule{ruleWrite, ruleLayer}, nil, "append d/a x", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
-	{"every name of a file", []rule{ruleLinks}, cut2(" ="), "read g/1; read g/2", func(j *judge, e *tree.Editor) { j.regrouped(e, "others\n") }},
+	{"every name of a file", []rule{ruleLinks}, cutAt(" ="), "read g/1; read g/2", func(j *judge, e *tree.Editor) { j.regrouped(e, "others\n") }},
 	{"layer, chmod", []rule{ruleLayer}, nil, "chmod d/a 0600", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("bbb\n")) }},
 	{"layer, xattr", []rule{ruleLayer, ruleMoved}, nil, "link d/a n", func(j *judge, e *tree.Editor) {
 		j.with(e, "d/a", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} })

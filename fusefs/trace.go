@@ -223,7 +223,7 @@ var kindAsks = [...]asks{
 	tree.CharDevice: askEntry | askXattr | askNames, tree.BlockDevice: askEntry | askXattr | askNames,
 }
 
-// doubt notes why the questions may lack something (LAWS 10). Callers hold mu.
+// doubts notes why the questions may lack something (LAWS 10). Callers hold mu.
 func (t *traces) doubts(format string, args ...any) {
 	if t.doubt == "" {
 		t.doubt = fmt.Sprintf(format, args...)
