@@ -43,6 +43,11 @@ func (b *builder) keepCopied(def Key, diffID tree.Digest) {
 // earlierTimes returns what gives a copied file the time that the same file had in an
 // earlier result of the instruction (LAWS 9): a checkout has new times for all files,
 // and programs compare times. Without an earlier result it returns nil.
+//
+// It is a file's time only as long as the file was nothing else in between: what is
+// again as it was once gets the context's time. Programs compare with what is in cache
+// mounts, too, and with the old time the file would look older than what was made of
+// what it was meanwhile. So all results that are remembered must agree, and be had.
 func (c *copyRun) earlierTimes(ctx context.Context, parent tree.Tree) func(to string, n *tree.Node) {
 	if c.b.opts.CacheTimes || c.b.fresh(ctx) || c.b.planning() {
 		return nil
@@ -60,7 +65,7 @@ func (c *copyRun) earlierTimes(ctx context.Context, parent tree.Tree) func(to st
 		if err != nil {
 			var ok bool
 			if cs, ok = c.b.lightIndex(ctx, d); !ok {
-				continue
+				return nil
 			}
 		}
 		files := make(map[string]*tree.Node, len(cs))
@@ -80,11 +85,19 @@ func (c *copyRun) earlierTimes(ctx context.Context, parent tree.Tree) func(to st
 		if there && below.Mtime == n.Mtime {
 			return
 		}
+		var newest *tree.Node
 		for _, files := range before {
-			if was := files[to]; was != nil && sameFile(was, n) {
-				n.Mtime = was.Mtime
+			was := files[to]
+			if was != nil && !sameFile(was, n) {
 				return
 			}
+			if newest == nil {
+				newest = was
+			}
+		}
+		if newest != nil {
+			n.Mtime = newest.Mtime
+			return
 		}
 		// What is below already is in no layer of the instruction.
 		if there {
