@@ -65,6 +65,7 @@ func params(l leg, files []string) testscript.Params {
 					t.Error(p)
 				}
 				if os.Getenv("FBUILD_KEEP") == "" {
+					h.dropTrees()
 					_ = os.RemoveAll(h.dir)
 				}
 			})
