@@ -174,7 +174,7 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 	out := &ran{parent: p.parent}
 	spec.OnNetwork = func() { out.network = true }
 	began := time.Now()
-	err = sandbox.Run(ctx, spec)
+	err = rec.during(ctx, func(ctx context.Context) error { return sandbox.Run(ctx, spec) })
 	out.took, out.ended = time.Since(began), time.Now()
 	stdout.flush()
 	stderr.flush()

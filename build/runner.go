@@ -60,6 +60,26 @@ func (p *recorderProc) end() error {
 	return err
 }
 
+// during calls fn with a context that ends when the recorder dies: a command on an
+// overlayfs or in a directory would not notice.
+func (p *recorderProc) during(ctx context.Context, fn func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-p.Dead():
+			cancel(recorder.ErrDied)
+		case <-done:
+		}
+	})
+	err := fn(ctx)
+	close(done)
+	watch.Wait()
+	return err
+}
+
 // kind chooses the recorder.
 func (r *runner) kind(ctx context.Context, b *builder) (string, error) {
 	r.mu.Lock()

@@ -47,7 +47,8 @@ func TestFaultRecorderKilled(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 0))
 				h := newHome(t, leg{a, "auto"})
 				h.dockerfile("FROM busybox", "RUN echo below > /below",
-					"RUN test ! -e /d && echo ready && for i in $(seq 300); do mkdir -p /d/$i && echo $i > /d/$i/f && mv /d/$i/f /d/$i/g; done; rm -r /d; sleep 0.3; cat /below > /above",
+					// Busy until it is on walk, whose root is no mount of ours.
+					"RUN test ! -e /d && echo ready; i=0; while grep -Eq '^fbuild / (fuse|overlay) ' /proc/mounts; do i=$((i+1)); mkdir -p /d/$i && echo $i > /d/$i/f && mv /d/$i/f /d/$i/g; done; rm -rf /d; cat /below > /above",
 					"RUN cat /above > /last")
 				p := h.start("build", "-t", "x", ".")
 				for i, kind := range []string{"fuse", "overlay"} {
