@@ -18,7 +18,8 @@ var programsVary = regexp.MustCompile(`^(` + strings.Join([]string{
 	`var/cache/(ldconfig|debconf|man|apt)/.*`,
 	`.*/\.git/index`,           // inode and ctime
 	`root/\.cache/go-build/.*`, // times
-	`timed/__pycache__/.*`,     // mtime of what was copied just now
+	`npm/_cacache/index-v5/.*`,
+	`timed/(.*/)?__pycache__/.*`, // mtime of what was copied just now
 	`venv/.*\.pyc`,
 	`sqlite\.db`, // as readers came
 }, "|") + `)$`)
