@@ -202,7 +202,8 @@ func Children() map[string]func() int {
 
 // serve is the body of the recorder process (LAWS 20).
 func serve() int {
-	debug.SetGCPercent(50) // answers hardly allocate: memory is dearer here than collecting it
+	// Answers hardly allocate: memory is dearer here than collecting it.
+	debug.SetGCPercent(50)
 	if err := recorder.ServeFD(context.Background(), New(Options{})); err != nil { //nolint:forbidigo // this is the main of a child
 		fmt.Fprintln(os.Stderr, "fbuild: error: serve recorder:", err)
 		return 1
