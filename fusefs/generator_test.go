@@ -71,13 +71,25 @@ func (g *generator) attrs(n *tree.Node) {
 		n.Mode = pick[uint32](g, 0o644, 0o644, 0o600, 0o755, 0o4755)
 	}
 	if n.Kind == tree.Dir || n.Kind == tree.File { // others have no user attributes
-		n.Xattrs = g.xattrs()
+		n.Xattrs = g.xattrs(n.Kind)
 	}
 }
 
-func (g *generator) xattrs() []tree.Xattr {
-	return pick(g, nil, nil, []tree.Xattr{{Name: "user.a", Value: "1"}}, []tree.Xattr{{Name: "user.a", Value: "2"}}, []tree.Xattr{{Name: "user.a", Value: "1"}, {Name: "user.b", Value: "1"}})
+func (g *generator) xattrs(k tree.Kind) []tree.Xattr {
+	special := tree.Xattr{Name: capability, Value: genCapability}
+	if k == tree.Dir {
+		special = tree.Xattr{Name: defaultACL, Value: genACL}
+	}
+	return pick(g, nil, nil, []tree.Xattr{special}, []tree.Xattr{{Name: "user.a", Value: "1"}}, []tree.Xattr{{Name: "user.a", Value: "2"}},
+		[]tree.Xattr{{Name: "user.a", Value: "1"}, {Name: "user.b", Value: "1"}})
 }
+
+// genACL lets the user 1000 read and write; genCapability is cap_net_raw.
+const (
+	genACL = "\x02\x00\x00\x00" + "\x01\x00\x07\x00\xff\xff\xff\xff" + "\x02\x00\x06\x00\xe8\x03\x00\x00" +
+		"\x04\x00\x05\x00\xff\xff\xff\xff" + "\x10\x00\x07\x00\xff\xff\xff\xff" + "\x20\x00\x05\x00\xff\xff\xff\xff"
+	genCapability = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+)
 
 // way reports whether something may be put at p: it stands in a directory.
 func way(e *tree.Editor, p string) bool {
@@ -161,7 +173,7 @@ func (g *generator) change(e *tree.Editor, p string) bool {
 		if n.Kind != tree.Dir && n.Kind != tree.File {
 			return false
 		}
-		g.j.with(e, p, func(n *tree.Node) { n.Xattrs = g.xattrs() })
+		g.j.with(e, p, func(n *tree.Node) { n.Xattrs = g.xattrs(n.Kind) })
 	default:
 		switch n.Kind {
 		case tree.File:
@@ -190,7 +202,7 @@ func (g *generator) linked(e *tree.Editor, p string) bool {
 var genOps = []string{
 	"stat %p", "lstat %p", "dontsync %p", "open %p", "opath %p", "read %p", "read %p", "uread %p", "uwrite %p", "pread %p 1 2",
 	"mmap %p 8192", "copy %p %p", "seekdata %p 0", "seekhole %p 0", "readlink %p", "list %p", "list1 %p", "lslong %p", "list .",
-	"getx %p user.a", "listx %p", "setx %p user.a 1 %f", "setx %p user.b 1 %f", "rmx %p user.a", "chmod %p %m", "chown %p 0", "chown %p 1000",
+	"getx %p user.a", "getx %p system.posix_acl_access", "getx %p security.capability", "listx %p", "setx %p user.a 1 %f", "setx %p user.b 1 %f", "rmx %p user.a", "chmod %p %m", "chown %p 0", "chown %p 1000",
 	"trunc %p 0", "trunc %p 2", "otrunc %p", "rewrite %p one", "rewrite %p two", "append %p %w", "write %p %w", "create %p %w", "creat %p %w", "mwrite %p",
 	"falloc %p 0 8192 0", "falloc %p 0 4096 3", "mkdir %p", "rmdir %p", "unlink %p", "rename %p %p", "rename %p %p", "rename %d %d", "exchange %p %p",
 	"noreplace %p %p", "link %p %p", "symlink x %p", "mkfifo %p", "utimes %p", "tmpfile %d",

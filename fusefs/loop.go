@@ -90,6 +90,10 @@ func (w *worker) next() (more bool, err error) {
 	case errno == nil:
 	case errors.Is(errno, unix.ENOENT), errors.Is(errno, unix.EINTR), errors.Is(errno, unix.EAGAIN):
 		return true, nil // the caller gave up
+	case errors.Is(errno, unix.ECONNABORTED):
+		// The request was taken from the queue while the unmount cut the connection:
+		// one that nobody waits for, the RELEASE of a file. The next read says ENODEV.
+		return true, nil
 	case errors.Is(errno, unix.ENODEV):
 		return false, nil
 	default:
