@@ -78,6 +78,10 @@ type Options struct {
 	plan     *planned   // of Plan: nothing is run, fetched or stored
 	// Origin says whose build this is, for the report that is kept of it.
 	Origin Origin
+	// VerifyReproducible does the build twice, the second time without any cache, before
+	// anything leaves it, and fails with IrreproducibleError where the steps differ.
+	VerifyReproducible bool
+	again              *second // of the second build: nothing is recorded
 	// SingleSnapshot makes one layer of all that the build adds to its base.
 	SingleSnapshot bool
 	Epoch          *time.Time
@@ -270,6 +274,15 @@ func (b *builder) build(ctx context.Context, target *dockerfile.Stage) (*Result,
 	b.reports.final = final
 	if t := b.opts.tracks; t != nil {
 		if err := t.end(ctx, b, target); err != nil {
+			return nil, err
+		}
+	}
+	if b.opts.again != nil {
+		b.opts.again.steps = b.reports.inOrder()
+		return &Result{}, nil
+	}
+	if b.opts.VerifyReproducible && !b.opts.lint && !b.planning() {
+		if err := b.verifyReproducible(ctx, target); err != nil {
 			return nil, err
 		}
 	}

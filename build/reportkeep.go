@@ -109,7 +109,7 @@ func (b *builder) keepReport(res *Result, failed error) {
 		b.opts.plan.report = b.report(nil, nil)
 		return
 	}
-	if b.opts.Origin.Dockerfile == "" || b.opts.lint || b.sealCtx.Err() != nil { // of an interrupted build there is nothing to say
+	if b.opts.again != nil || b.opts.Origin.Dockerfile == "" || b.opts.lint || b.sealCtx.Err() != nil { // of an interrupted build there is nothing to say
 		return
 	}
 	r := b.report(res, failed)

@@ -100,6 +100,9 @@ func (b *builder) getJSON(kind, key string, v any) bool {
 }
 
 func (b *builder) putJSON(kind, key string, v any, blobs, layers []tree.Digest) error {
+	if b.opts.again != nil {
+		return nil
+	}
 	data, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
@@ -184,6 +187,9 @@ func (b *builder) commitStep(c commitment) result {
 
 // finished stores what is known of a step, once its layer is durable.
 func (b *builder) finished(ctx context.Context, c commitment, rec stepRecord, res result) error {
+	if b.opts.again != nil {
+		return nil
+	}
 	if err := b.remember(ctx, c.key, c.below, rec); err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ type buildFlags struct {
 	traceNetTTL                     time.Duration
 	cacheTimes, cacheCheck          bool
 	noCache, pull, push, load       bool
+	reproducible                    bool
 	quiet, check, debug, checkLayer bool
 
 	loader        *loader      // who takes the image, filled in before the first step
@@ -55,6 +56,7 @@ func (f *buildFlags) define(cmd *cobra.Command) {
 	fl.DurationVar(&f.traceNetTTL, "trace-net-ttl", build.DefaultTraceNetTTL, "how long that holds for a RUN that used the network; 0 is never")
 	fl.BoolVar(&f.cacheTimes, "cache-times", false, "times of files that a step looked at count as well")
 	fl.BoolVar(&f.cacheCheck, "cache-check", os.Getenv("FBUILD_CACHE_CHECK") == "1", "run such steps all the same, and fail if one gives something else")
+	fl.BoolVar(&f.reproducible, "verify-reproducible", false, "build twice, the second time without any cache, and fail if a step makes other files")
 	fl.BoolVar(&f.pull, "pull", false, "ask the registry again for base images")
 	fl.StringVar(&f.network, "network", "default", "network of RUN: default, host or none")
 	fl.StringArrayVarP(&f.outputs, "output", "o", nil, "where the result goes (type=docker|oci|tar|local|image|registry,dest=PATH)")

@@ -21,7 +21,7 @@ const nameHint = "for example -t app:1.0 or -t registry.example.com/team/app; na
 func (a *app) options(f *buildFlags, path string) (*build.Options, error) {
 	o := &build.Options{
 		ContextDir: path, Target: f.target, Network: f.network, AddHosts: f.hosts,
-		NoCache: f.noCache, NoCacheFilter: f.noCacheFilter, Pull: f.pull, Recorder: f.recorder, Check: f.checkLayer, Stdout: a.stdout,
+		NoCache: f.noCache, VerifyReproducible: f.reproducible, NoCacheFilter: f.noCacheFilter, Pull: f.pull, Recorder: f.recorder, Check: f.checkLayer, Stdout: a.stdout,
 		Trace: f.trace, TraceNetTTL: f.traceNetTTL, CacheTimes: f.cacheTimes, CacheCheck: f.cacheCheck,
 	}
 	if err := checkContext(path, f.file); err != nil {

@@ -115,6 +115,7 @@ func hintOf(err error) string {
 
 		fetched *fetch.Error
 		source  *build.ContextError
+		again   *build.IrreproducibleError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -133,6 +134,10 @@ func hintOf(err error) string {
 		return fetched.Hint
 	case errors.As(err, &source) && source.Hint != "":
 		return source.Hint
+	case errors.As(err, &again) && again.OnlyTimes():
+		return "only times of files differ: set SOURCE_DATE_EPOCH and write the image with -o type=...,rewrite-timestamp=true"
+	case errors.As(err, &again):
+		return "look for times, random numbers and what comes from the network in what these commands write; nothing was exported"
 	case errors.Is(err, oci.ErrUnauthorized):
 		return "fbuild login, or docker login: credentials are read from ~/.docker/config.json, or from the directory in $DOCKER_CONFIG"
 	case errors.Is(err, oci.ErrUnreachable):
