@@ -30,7 +30,7 @@ type job struct {
 	keyed bool
 
 	done   chan struct{} // closed when what follows stands
-	out    []byte        // a buffer of Workers.slots
+	out    []byte        // a buffer, counted in Workers.results
 	crc    uint32
 	reused bool
 	digest tree.Digest
@@ -54,7 +54,7 @@ type compression struct {
 
 // do compresses all runs.
 func (c *compression) do(ctx context.Context, runs <-chan *run) error {
-	ordered := make(chan *job, cap(c.w.slots))
+	ordered := make(chan *job, mostMemory/c.codec.block)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(ordered)
@@ -64,9 +64,15 @@ func (c *compression) do(ctx context.Context, runs <-chan *run) error {
 	err := g.Wait()
 	// What was not written gives its buffers back.
 	for j := range ordered {
-		c.w.slots <- j.out
+		c.written(j)
 	}
 	return err
+}
+
+// written ends the use of a job's result.
+func (c *compression) written(j *job) {
+	c.w.recycle(j.out)
+	c.w.results.Release(c.codec.block)
 }
 
 // dispatch hands out jobs in the order of the tar. A job has a place in memory for
@@ -84,11 +90,11 @@ func (c *compression) dispatch(ctx context.Context, g *errgroup.Group, runs <-ch
 			}
 		}
 		for _, j := range c.codec.parts(r) {
-			if j.out, err = receive(ctx, c.w.slots); err != nil {
+			if c.w.results.Acquire(ctx, c.codec.block) != nil {
 				c.giveBack(j)
-				return err
+				return context.Cause(ctx)
 			}
-			ordered <- j // there is room: it has a slot
+			ordered <- j // there is room: it has memory
 			w, err := receive(ctx, c.w.idle)
 			if err != nil {
 				c.giveBack(j)
@@ -106,13 +112,14 @@ func (c *compression) dispatch(ctx context.Context, g *errgroup.Group, runs <-ch
 // giveBack ends the use of the bytes of a group.
 func (c *compression) giveBack(j *job) {
 	if j.group != nil {
-		c.w.groups <- j.group
+		c.codec.release(c.w, j.group)
 		j.group = nil
 	}
 }
 
 // work makes the frame of a job, or finds it.
 func (c *compression) work(w *worker, j *job) error {
+	j.out = c.w.buffer(c.codec.block)
 	reused := c.reuse(j)
 	if reused && !j.sum {
 		close(j.done)
@@ -228,7 +235,7 @@ func (c *compression) write(ctx context.Context, ordered <-chan *job) error {
 		if err == nil {
 			err = c.frame(j)
 		}
-		c.w.slots <- j.out
+		c.written(j)
 		if err != nil {
 			return err
 		}

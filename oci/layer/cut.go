@@ -11,7 +11,7 @@ import (
 // run is a piece of a tar that becomes one frame, or one for each block: the
 // bytes between large files (group), or a large file (node).
 type run struct {
-	group []byte // a buffer of Workers.groups
+	group []byte // a buffer, counted in Workers.groups
 
 	node  *tree.Node // what is stored of the file, holes that are not stored left out
 	seek  bool       // its blocks have digests, too
@@ -59,9 +59,9 @@ func (c *cutter) Write(b []byte) (int, error) {
 				return 0, err
 			}
 		}
-		k := min(len(b), cap(c.group)-len(c.group))
+		k := min(len(b), int(c.codec.block)-len(c.group))
 		c.group, b = append(c.group, b[:k]...), b[k:]
-		if len(c.group) == cap(c.group) {
+		if int64(len(c.group)) == c.codec.block {
 			if err := c.cut(); err != nil {
 				return 0, err
 			}
@@ -85,20 +85,20 @@ func (c *cutter) split(file, rest []byte) error {
 // buffer gets a buffer for the next group. Whoever is to give one back may wait
 // for what lies in the pipe.
 func (c *cutter) buffer() error {
-	select {
-	case c.group = <-c.w.groups:
-	default:
+	if !c.w.groups.TryAcquire(c.codec.block) {
 		c.out.flush()
-		var err error
-		if c.group, err = receive(c.ctx, c.w.groups); err != nil {
-			return err
+		if err := c.w.groups.Acquire(c.ctx, c.codec.block); err != nil {
+			return context.Cause(c.ctx)
 		}
 	}
-	if int64(cap(c.group)) != c.codec.block {
-		c.group = make([]byte, 0, c.codec.block)
-	}
-	c.group = c.group[:0]
+	c.group = c.w.buffer(c.codec.block)
 	return nil
+}
+
+// release ends the use of a group's buffer.
+func (c *frameCodec) release(w *Workers, group []byte) {
+	w.recycle(group)
+	w.groups.Release(c.block)
 }
 
 // cut ends the group.
@@ -174,7 +174,7 @@ func (c *cutter) close() error {
 // abandon gives the buffer of a group back that nobody will compress.
 func (c *cutter) abandon() {
 	if c.group != nil {
-		c.w.groups <- c.group
+		c.codec.release(c.w, c.group)
 		c.group = nil
 	}
 }

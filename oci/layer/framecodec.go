@@ -120,10 +120,10 @@ func newZstdCodec(level int) (*frameCodec, error) {
 	if level < 1 || level > 22 {
 		return nil, fmt.Errorf("zstd has levels 1 to 22, not %d", level)
 	}
-	const block = 4 << 20
+	const block = 8 << 20
 	return &frameCodec{
 		name: "zstd", version: codecVersion, level: level,
-		large: 1 << 20, block: block, least: 2 << 20,
+		large: 4 << 20, block: block, least: 4 << 20,
 		tail: func(uint32, int64) []byte { return nil },
 		encoder: func() (encoder, error) {
 			z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),

@@ -147,7 +147,7 @@ func (s *sealing) run(ctx context.Context, cs tree.Changes) error {
 		select {
 		case r := <-runs:
 			if left = r != nil; left && r.group != nil {
-				s.o.Workers.groups <- r.group
+				s.codec.release(s.o.Workers, r.group)
 			}
 		default:
 			left = false
