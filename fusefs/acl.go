@@ -110,7 +110,7 @@ func (i *inode) inherit(d *inode, umask uint32) {
 		i.mode &^= umask & 0o777
 		return
 	}
-	a := acl(slices.Clone(def))
+	a := slices.Clone(def)
 	a.restrict(i.mode)
 	i.mode = i.mode&^0o777 | a.mode()
 	if !a.minimal() {

@@ -102,7 +102,7 @@ func randomName(s *step, r *rand.Rand) {
 		for range r.IntN(4) {
 			name := string("abcd"[r.IntN(4)])
 			var out fuse.EntryOut
-			if s.Lookup(nil, &fuse.InHeader{NodeId: id}, name, &out) != fuse.OK || out.NodeId == 0 || out.Attr.Mode&unix.S_IFMT != unix.S_IFDIR {
+			if s.Lookup(nil, &fuse.InHeader{NodeId: id}, name, &out) != fuse.OK || out.NodeId == 0 || out.Mode&unix.S_IFMT != unix.S_IFDIR {
 				break
 			}
 			id = out.NodeId

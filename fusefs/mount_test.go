@@ -8,6 +8,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/fbuild/fbuild/tree"
 )
 
 // TestMountFlags: nodev always, nosuid never, and the kernel checks permissions for everybody. LAWS 19.
@@ -30,6 +32,19 @@ func TestMountFlags(t *testing.T) {
 		}
 	}
 	t.Fatalf("%s is not mounted", r.root)
+}
+
+// TestDeviceOfABase: it is there to be seen, not to be opened. LAWS 19.
+func TestDeviceOfABase(t *testing.T) {
+	w := newWorld(t)
+	r := w.mount(nil, w.layer(tree.Changes{{Path: "null", Node: &tree.Node{Kind: tree.CharDevice, Mode: 0o666, Major: 1, Minor: 3}}}))
+	defer r.finish()
+	if out := r.sh("stat -c '%F %t %T' null"); out != "character special file 1 3\n" {
+		t.Errorf("stat: got %q", out)
+	}
+	if out, err := r.try("echo >null"); err == nil || !strings.Contains(out, "Permission denied") {
+		t.Errorf("open of a device: got %v, %q, want it refused", err, out)
+	}
 }
 
 // TestConnection: no passthrough, whose file would be the host's, and no O_TRUNC that no OPEN brings. LAWS 19, 20.

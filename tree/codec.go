@@ -227,7 +227,7 @@ func (d *decoder) newNode() *Node {
 }
 
 func (d *decoder) newExtents(n int) []Extent {
-	if n > d.many()/4 && !(d.scratch && n <= len(d.exts)) {
+	if n > d.many()/4 && (!d.scratch || n > len(d.exts)) {
 		return make([]Extent, n)
 	}
 	if len(d.exts) < n {
