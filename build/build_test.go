@@ -172,7 +172,7 @@ func recordAfter(t *testing.T, end error) {
 	cs := tree.Changes{{Path: "d", Node: &tree.Node{Kind: tree.Dir, Mode: 0o755}}}
 	key := newKey("test").sum()
 	unlocked := make(chan struct{})
-	res := b.commit(key, (&fsState{}).push(lower), cs, func() { close(unlocked) }, nil)
+	res := b.commit(key, (&fsState{}).push(lower), cs, func() { close(unlocked) })
 	if err := res.layer.wait(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func TestRecordNeedsItsOwnParent(t *testing.T) {
 	}
 	cs := tree.Changes{{Path: "d", Node: &tree.Node{Kind: tree.Dir, Mode: 0o755}}}
 	key := newKey("test").sum()
-	b.commit(key, on("1"), cs, func() {}, nil)
+	b.commit(key, on("1"), cs, func() {})
 	b.background.Wait()
 	if _, ok := b.recorded(ctx, key, on("1")); !ok {
 		t.Error("not found on its own parent")
@@ -90,7 +90,7 @@ func TestEpochIsNotInWhatOthersReuse(t *testing.T) {
 	}
 	b := w.builder()
 	b.opts.Epoch = &at
-	step := b.commit("key of a RUN", &fsState{}, nil, func() {}, nil)
+	step := b.commit("key of a RUN", &fsState{}, nil, func() {})
 	b.background.Wait()
 	if time.Since(step.created) > time.Hour {
 		t.Errorf("step: got one of %v, want one of now", step.created)

@@ -214,7 +214,7 @@ func TestCopyKeepsTimes(t *testing.T) {
 	w.must(text)
 	w.write("src/changed", "2")
 	w.write("src/new", "3")
-	if err := os.Chmod(filepath.Join(w.dir, "src/mode"), 0o755); err != nil { //nolint:gosec // a mode to see
+	if err := os.Chmod(filepath.Join(w.dir, "src/mode"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	w.touch(now, append(all, "src/new")...)

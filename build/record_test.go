@@ -134,7 +134,7 @@ func TestNoRecordOfAFailedSeal(t *testing.T) {
 	key := newKey("test").sum()
 	unlocked := make(chan struct{})
 	cs := tree.Changes{{Path: ".wh.x", Node: &tree.Node{Kind: tree.Dir, Mode: 0o755}}}
-	res := b.commit(key, &fsState{}, cs, func() { close(unlocked) }, nil)
+	res := b.commit(key, &fsState{}, cs, func() { close(unlocked) })
 	if err := res.layer.wait(t.Context()); err == nil {
 		t.Error("seal: got no error")
 	}

@@ -125,17 +125,12 @@ func (b *builder) behind(fn func(ctx context.Context) error) {
 
 // commit turns the changes of a step into a layer, sealed behind the next step,
 // and stores the result under key when the layer and those below are durable.
-// unlock ends the step's lock in any case; stored, if not nil, is called when the
-// result is durable.
-func (b *builder) commit(key Key, below *fsState, cs tree.Changes, unlock, stored func()) result {
-	return b.commitStep(commitment{key: key, below: below, changes: cs, unlock: unlock, stored: func(stepRecord) {
-		if stored != nil {
-			stored()
-		}
-	}})
+// unlock ends the step's lock in any case.
+func (b *builder) commit(key Key, below *fsState, cs tree.Changes, unlock func()) result {
+	return b.commitStep(commitment{key: key, below: below, changes: cs, unlock: unlock})
 }
 
-// commitment is what commitStep does.
+// commitment is a result to be stored. stored, if not nil, is called when it is durable.
 type commitment struct {
 	key     Key
 	below   *fsState

@@ -34,7 +34,7 @@ func (b *builder) squash(ctx context.Context, s *state) (*state, error) {
 			unlock()
 			return nil, err
 		}
-		res = b.commit(key, base, cs, unlock, nil)
+		res = b.commit(key, base, cs, unlock)
 	}
 	out := *s
 	out.cfg = cloneConfig(s.cfg)

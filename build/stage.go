@@ -92,7 +92,7 @@ func (r *stageRun) run(ctx context.Context) (*state, error) {
 	r.b.mu.Lock()
 	r.b.scopes = append(r.b.scopes, s.scope)
 	r.b.mu.Unlock()
-	all := append(triggers, r.stage.Instructions...)
+	all := slices.Concat(triggers, r.stage.Instructions)
 	for i, in := range all {
 		if err := r.instruction(ctx, s, in); err != nil {
 			if r.b.planning() && ctx.Err() == nil {

@@ -41,7 +41,7 @@ func (r *rig) on(files ...string) *fsState {
 		r.t.Fatal(err)
 	}
 	r.n++
-	res := r.b.commit(newKey("on").num(uint64(r.n)).sum(), &fsState{}, cs, func() {}, nil)
+	res := r.b.commit(newKey("on").num(uint64(r.n)).sum(), &fsState{}, cs, func() {})
 	r.b.background.Wait()
 	return (&fsState{}).push(res.layer)
 }
@@ -287,7 +287,7 @@ func TestTraceThatWouldRepeat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res := r.b.commit(newKey("at 9").sum(), &fsState{}, cs, func() {}, nil)
+	res := r.b.commit(newKey("at 9").sum(), &fsState{}, cs, func() {})
 	r.b.background.Wait()
 	r.b.opts.Check = true
 	if got := r.run((&fsState{}).push(res.layer), touch); got.err != nil || got.verdict != VerdictRun || got.res.layer != nil {

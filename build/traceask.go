@@ -22,10 +22,10 @@ var errElsewhereBytes = errors.New("its bytes are not here, and their digest is 
 type ran struct {
 	parent  tree.Tree // what it ran on
 	changes tree.Changes
-	pack    tree.PackID      // the step's own, "" for none
+	pack    tree.PackID // the step's own, "" for none
 	asked   []trace.Question
-	doubt   string           // why these are not all; "" where they are
-	network bool             // it asked for a socket of a network
+	doubt   string // why these are not all; "" where they are
+	network bool   // it asked for a socket of a network
 	took    time.Duration
 	ended   time.Time
 }
@@ -37,7 +37,6 @@ func (o *ran) looked(ctx context.Context, p *prepared, res recorder.Result, held
 		return nil
 	}
 	o.doubt = res.Doubt
-	asked := slices.Concat(res.Questions, p.asked)
 	more, doubt, err := held.looked(ctx)
 	if err != nil {
 		return err
@@ -45,7 +44,7 @@ func (o *ran) looked(ctx context.Context, p *prepared, res recorder.Result, held
 	if o.doubt == "" {
 		o.doubt = doubt
 	}
-	o.asked = append(asked, more...)
+	o.asked = slices.Concat(res.Questions, p.asked, more)
 	return nil
 }
 

@@ -44,8 +44,14 @@ func TestCompareLayers(t *testing.T) {
 			return cs
 		}, ""},
 		{"bytes", func(cs tree.Changes) tree.Changes { cs[1].Node = node("TEXT", nil); return cs }, "d/f"},
-		{"mode", func(cs tree.Changes) tree.Changes { cs[1].Node = node("text", func(n *tree.Node) { n.Mode = 0o600 }); return cs }, "d/f"},
-		{"owner", func(cs tree.Changes) tree.Changes { cs[1].Node = node("text", func(n *tree.Node) { n.UID = 1 }); return cs }, "d/f"},
+		{"mode", func(cs tree.Changes) tree.Changes {
+			cs[1].Node = node("text", func(n *tree.Node) { n.Mode = 0o600 })
+			return cs
+		}, "d/f"},
+		{"owner", func(cs tree.Changes) tree.Changes {
+			cs[1].Node = node("text", func(n *tree.Node) { n.UID = 1 })
+			return cs
+		}, "d/f"},
 		{"attributes", func(cs tree.Changes) tree.Changes {
 			cs[1].Node = node("text", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.x"}} })
 			return cs
