@@ -175,6 +175,8 @@ func (j *judge) lawTree() tree.Tree {
 	e := tree.Empty().Edit()
 	xattr := j.file("x\n")
 	xattr.Xattrs = []tree.Xattr{{Name: "user.a", Value: "1"}}
+	void3 := *dirNode()
+	void3.Xattrs = xattr.Xattrs
 	for _, x := range []struct {
 		p string
 		n tree.Node
@@ -193,6 +195,7 @@ func (j *judge) lawTree() tree.Tree {
 		{"sym", tree.Node{Kind: tree.Symlink, Mode: 0o777, Mtime: tree.Time{Sec: 1000}, Size: 3, Target: "d/a"}},
 		{"void", *dirNode()},
 		{"void2", *dirNode()},
+		{"void3", void3},
 		{"xattr", xattr},
 	} {
 		j.put(e, x.p, x.n)
@@ -300,6 +303,7 @@ var lawCases = []struct {
 	{"dropped, replaced directory", []rule{ruleDropped}, nil, "rename void2 void", func(j *judge, e *tree.Editor) {
 		j.with(e, "void", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} })
 	}},
+	{"dropped on another parent", []rule{ruleDropped}, nil, "rename void2 void3", func(j *judge, e *tree.Editor) { j.with(e, "void3", func(n *tree.Node) { n.Xattrs = nil }) }},
 	{"ancestor", []rule{ruleAncestor}, nil, "chmod d/a 0600", func(j *judge, e *tree.Editor) {
 		j.with(e, "d", func(n *tree.Node) { n.Xattrs = []tree.Xattr{{Name: "user.a", Value: "2"}} })
 	}},

@@ -138,18 +138,26 @@ func (s *step) endDir(d *inode, inPlace bool) (changed bool) {
 }
 
 // replaced asks about what the parent had at p and below, where the step put something
-// else that is equal to it, so that the normal form dropped it.
+// else that is equal to it, so that the normal form dropped it, or that would be if
+// that had other attributes or bytes (LAWS 5).
 func (t *traces) replaced(p string, victim *tree.Node) {
 	k, written := slices.BinarySearchFunc(t.layer, p, func(c tree.Change, p string) int { return tree.Compare(c.Path, p) })
-	switch {
-	case !written:
-		t.note(p, t.asks[ruleDropped]&asksOf(victim))
-	case t.layer[k].Node == nil || t.layer[k].Node.Kind != tree.Dir:
+	if written && (t.layer[k].Node == nil || t.layer[k].Node.Kind != victim.Kind) {
 		return
+	}
+	if !written || sameEntry(t.layer[k].Node, victim) {
+		t.note(p, t.asks[ruleDropped]&asksOf(victim))
 	}
 	for _, name := range victim.Names() {
 		t.replaced(tree.Join(p, name), victim.Child(name))
 	}
+}
+
+// sameEntry reports whether two entries of one kind may be equal as far as what was
+// asked of them tells. The time of a directory is no difference.
+func sameEntry(a, b *tree.Node) bool {
+	return a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID && a.Size == b.Size &&
+		(a.Kind == tree.Dir || a.Mtime.Truncate() == b.Mtime.Truncate())
 }
 
 // endMoved is endDir for what stands elsewhere than in the parent: the layer has all of it.
