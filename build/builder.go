@@ -142,6 +142,7 @@ type builder struct {
 	cancel  context.CancelCauseFunc
 	sealCtx context.Context //nolint:containedctx // of one Build; ends when the caller gives up, not when a step fails
 	sealing chan struct{}   // one entry for each layer that is being sealed
+	caches  bool            // some RUN has a cache mount
 	workers *layer.Workers  // of all layers
 	frames  *frameStore
 	// onSealed, where set before the first step, is told of each layer of this build
@@ -260,7 +261,9 @@ func (b *builder) fail(err error) {
 
 func (b *builder) build(ctx context.Context, target *dockerfile.Stage) (*Result, error) {
 	b.group, b.groupCtx = errgroup.WithContext(ctx)
-	for _, st := range dockerfile.Needed(target) {
+	needed := dockerfile.Needed(target)
+	b.caches = mountsCaches(needed)
+	for _, st := range needed {
 		b.stage(st)
 	}
 	err := b.group.Wait()

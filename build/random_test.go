@@ -42,11 +42,11 @@ func TestMain(m *testing.M) {
 }
 
 var (
-	wildBuilds = goflag.Int("wild", 6, "how many edited builds TestWild compares with builds from nothing")
-	wildSeed   = goflag.Uint64("wildseed", 0, "seed of TestWild, 0 for that of the day")
+	wildBuilds = goflag.Int("wild", 6, "how many edited builds TestRandomSteps compares with builds from nothing")
+	wildSeed   = goflag.Uint64("wildseed", 0, "seed of TestRandomSteps, 0 for that of the day")
 )
 
-// wildSteps is how many RUNs a build of TestWild has: each is a decision.
+// wildSteps is how many RUNs a build of TestRandomSteps has: each is a decision.
 const wildSteps = 16
 
 // wildWorld is a store where results are kept, and one where none is used again.
@@ -239,7 +239,7 @@ func (x *wildWorld) run(count int) string {
 
 // LAWS 1 to 5: whatever is in a tree, whatever a step does and whatever is edited, the
 // result of a build that reuses what it can is that of a build from nothing.
-func TestWild(t *testing.T) {
+func TestRandomSteps(t *testing.T) {
 	seed := *wildSeed
 	if seed == 0 {
 		seed = uint64(time.Now().Unix() / 86400)

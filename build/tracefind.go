@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/progress"
 	"github.com/fbuild/fbuild/trace"
 	"github.com/fbuild/fbuild/tree"
@@ -39,12 +41,30 @@ type traceHit struct {
 	after   tree.Tree    // what stands below, with them
 }
 
-// results returns what is known of the identity.
+// results returns what is known of the identity, the newest only in a build with cache
+// mounts: an older one would bring its old times back, below what a program keeps in the
+// mount of what the files were meanwhile and compares by time.
 func (t *tracer) results(ctx context.Context) []tracedResult {
 	if !t.asked {
 		t.list, t.asked = t.b.traceResults(ctx, t.id), true
+		if t.b.caches && len(t.list) > 1 {
+			t.list = t.list[:1]
+		}
 	}
 	return t.list
+}
+
+// mountsCaches tells whether a RUN of the stages has a cache mount. What its flags say
+// in the end is known only when it is its turn, so that is read as it is written.
+func mountsCaches(stages []*dockerfile.Stage) bool {
+	for _, st := range stages {
+		for _, in := range st.Instructions {
+			if run, ok := in.(*dockerfile.Run); ok && len(run.Mounts) > 0 && strings.Contains(run.Original(), "type="+dockerfile.MountCache) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // find returns an earlier result none of whose questions is answered otherwise now, nil
