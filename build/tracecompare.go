@@ -109,7 +109,7 @@ func (t *tracer) earlier(ctx context.Context, parent tree.Tree, cs tree.Changes)
 		return nil
 	}
 	for _, r := range t.results(ctx) {
-		if (r.Step.DiffID == "") != (len(cs) == 0) || r.layer != nil {
+		if (r.Step.DiffID == "") != (len(cs) == 0) || r.source != "" {
 			continue
 		}
 		l, ok := t.b.tracedLayer(&r)
