@@ -158,7 +158,7 @@ func (s *step) attr(i *inode, a *fuse.Attr) {
 	case unix.S_IFDIR:
 		a.Size, a.Blocks = 4096, 8 // constant: it must not tell what else is in the image
 	case unix.S_IFREG:
-		a.Blocks = uint64(i.file.stored.Load()+511) / 512
+		a.Blocks = uint64(i.file.stored.Load()+block-1) / block * (block / 512) // as on a disk
 	case unix.S_IFCHR, unix.S_IFBLK:
 		a.Rdev = i.minor&0xff | i.major<<8 | i.minor&^0xff<<12
 	}
