@@ -153,7 +153,7 @@ func compareChanges(x, y tree.Changes, clamp *tree.Time, differ func(path string
 			y = y[1:]
 		default:
 			what := compareChange(&x[0], &y[0], clamp)
-			if linkOf(firstX, &x[0]) != linkOf(firstY, &y[0]) {
+			if a, b := linkOf(firstX, &x[0]), linkOf(firstY, &y[0]); a != b && !slices.Contains(what, "kind") {
 				what = append(what, "hard link")
 			}
 			if len(what) > 0 {
