@@ -20,7 +20,7 @@ func (r *stageRun) addStep(ctx context.Context, s *state, in *dockerfile.Add, st
 // pickFile picks the file of a URL. It is no archive unless --unpack says so.
 func (c *copyRun) pickFile(ctx context.Context, src string) error {
 	if c.b.planning() {
-		return &errUnknown{"a plan does not ask for what is at an address"}
+		return &unknownError{"a plan does not ask for what is at an address"}
 	}
 	f, err := c.b.remoteFile(ctx, src, c.add.Checksum, c.step)
 	if err != nil {
@@ -35,7 +35,7 @@ func (c *copyRun) pickFile(ctx context.Context, src string) error {
 // pickGit picks the tree of a repository.
 func (c *copyRun) pickGit(ctx context.Context, src string) error {
 	if c.b.planning() {
-		return &errUnknown{"a plan does not ask for what is at an address"}
+		return &unknownError{"a plan does not ask for what is at an address"}
 	}
 	g, err := c.b.remoteGit(ctx, src, c.add.Checksum, c.add.KeepGitDir != nil && *c.add.KeepGitDir, c.step)
 	if err != nil {

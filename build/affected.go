@@ -96,7 +96,7 @@ func findDockerfiles(dir string) ([]string, error) {
 		case err != nil && p == dir:
 			return err
 		case err != nil:
-			return nil // what cannot be read cannot be built
+			return nil //nolint:nilerr // what cannot be read cannot be built
 		case d.IsDir() && (name == ".git" || name == "node_modules") && p != dir:
 			return filepath.SkipDir
 		case d.IsDir() || strings.HasSuffix(name, ".dockerignore"):
@@ -184,25 +184,16 @@ func (o *AffectedOptions) built(ctx context.Context, a *Affected) error {
 		a.Status, a.Why = StatusUntouched, "its context is not here"
 		return nil
 	}
-	var err error
-	if a.Touches, err = o.touches(a.Dockerfile, setup); err != nil {
-		a.Status, a.Why = StatusBroken, err.Error()
-		return nil
+	err := o.plan(ctx, a, setup)
+	if ctx.Err() != nil {
+		return err
 	}
-	if !o.All && len(a.Touches) == 0 {
+	switch {
+	case err != nil:
+		a.Status, a.Why = StatusBroken, err.Error()
+		return nil //nolint:nilerr // it is an answer about this image
+	case a.Plan == nil:
 		a.Status = StatusUntouched
-		return nil
-	}
-	opts, err := o.again(a)
-	if err != nil {
-		a.Status, a.Why = StatusBroken, err.Error()
-		return nil
-	}
-	if a.Plan, err = Plan(ctx, *opts); err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		a.Status, a.Why = StatusBroken, err.Error()
 		return nil
 	}
 	a.Status = StatusSame
@@ -210,6 +201,20 @@ func (o *AffectedOptions) built(ctx context.Context, a *Affected) error {
 		a.Status = StatusChanges
 	}
 	return nil
+}
+
+// plan finds what changed in the reach of an image, and plans its build where anything
+// did.
+func (o *AffectedOptions) plan(ctx context.Context, a *Affected, setup *ReportSetup) (err error) {
+	if a.Touches, err = o.touches(a.Dockerfile, setup); err != nil || !o.All && len(a.Touches) == 0 {
+		return err
+	}
+	opts, err := o.again(a)
+	if err != nil {
+		return err
+	}
+	a.Plan, err = Plan(ctx, *opts)
+	return err
 }
 
 // touches lists what changed that the Dockerfile's builds can see: the Dockerfile, its
@@ -243,9 +248,9 @@ func (o *AffectedOptions) touches(name string, setup *ReportSetup) ([]string, er
 			if !below || slices.Contains(own, c) {
 				continue
 			}
-			if out2, err := excluded(rel); err != nil {
+			if left, err := excluded(rel); err != nil {
 				return nil, err
-			} else if !out2 {
+			} else if !left {
 				out = append(out, c)
 			}
 		}

@@ -115,7 +115,7 @@ func (b *builder) resolveAt(ctx context.Context, where string, p v1.Platform) (*
 		}
 	}
 	if b.planning() {
-		return nil, &errUnknown{fmt.Sprintf("base image %s is not in the store", oci.FullName(ref))}
+		return nil, &unknownError{fmt.Sprintf("base image %s is not in the store", oci.FullName(ref))}
 	}
 	img, err := b.opts.Remote.Resolve(ctx, oci.FullName(ref), p)
 	if err != nil {

@@ -40,11 +40,12 @@ func (b *builder) localContext(ctx context.Context, name, where string, ignore [
 	return once(ctx, &b.mu, b.contexts, name, func() (*localContext, error) {
 		abs, statCache := "", ""
 		var err error
-		if IsRemoteContext(where) && b.planning() {
-			return nil, &errUnknown{"a plan does not fetch its context"}
-		} else if IsRemoteContext(where) {
+		switch remote := IsRemoteContext(where); {
+		case remote && b.planning():
+			return nil, &unknownError{"a plan does not fetch its context"}
+		case remote:
 			abs, err = b.fetchNamed(ctx, where)
-		} else {
+		default:
 			abs, err = filepath.Abs(where)
 			if err == nil && !strings.HasPrefix(abs, b.store.Dir()+"/") { // what was fetched has another name each time
 				statCache = b.store.ContextFile(abs)

@@ -457,7 +457,7 @@ func (c *copyRun) unpackOne(ctx context.Context, cp *copier, p *pick) (bool, err
 		return false, nil
 	}
 	if c.b.planning() {
-		return false, &errUnknown{"it may unpack an archive that changed"}
+		return false, &unknownError{"it may unpack an archive that changed"}
 	}
 	r, err := c.b.store.Packs().Open(n)
 	if err != nil {

@@ -39,10 +39,10 @@ const WhyBelow = "a step below it runs"
 // errPlanned ends a stage of a plan: what follows depends on a step that would run.
 var errPlanned = errors.New("this is a plan, and nothing is run")
 
-// errUnknown is met by a plan that cannot know more without fetching.
-type errUnknown struct{ what string }
+// unknownError is met by a plan that cannot know more without fetching.
+type unknownError struct{ what string }
 
-func (e *errUnknown) Error() string { return e.what }
+func (e *unknownError) Error() string { return e.what }
 
 // planning says whether nothing may be run, fetched or stored.
 func (b *builder) planning() bool { return b.opts.plan != nil }
@@ -50,7 +50,7 @@ func (b *builder) planning() bool { return b.opts.plan != nil }
 // stops turns how a step of a plan ended into its verdict. Whatever a plan cannot
 // foretell ends the stage, and no other stage.
 func (rep *reportedStep) stops(err error) error {
-	var unknown *errUnknown
+	var unknown *unknownError
 	switch {
 	case errors.Is(err, errPlanned) && rep.Verdict == VerdictRun:
 	case errors.Is(err, errPlanned):
@@ -114,7 +114,7 @@ func (b *builder) plannedResult(key Key, cs tree.Changes) result {
 func (b *builder) plannedIndex(l *fsLayer) (tree.Changes, error) {
 	cs, err := b.store.Layer(l.diffID)
 	if err != nil {
-		return nil, &errUnknown{fmt.Sprintf("layer %s is not in the store", l.diffID)}
+		return nil, &unknownError{fmt.Sprintf("layer %s is not in the store", l.diffID)}
 	}
 	return cs, nil
 }

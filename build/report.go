@@ -80,8 +80,8 @@ type Report struct {
 	Platform   string        `json:",omitempty"`
 	Bases      []string      `json:",omitempty"` // images that it starts or copies from, as the Dockerfile names them
 	Error      string        `json:",omitempty"`
-	Setup      ReportSetup   `json:",omitempty"`
-	Stages     int           `json:",omitempty"` // of the Dockerfile
+	Setup      ReportSetup
+	Stages     int `json:",omitempty"` // of the Dockerfile
 	// Config is a digest of all that makes the image but times: equal ones are of equal
 	// images. "" where a layer is not known.
 	Config string       `json:",omitempty"`

@@ -26,7 +26,6 @@ type reporting struct {
 
 	mu    sync.Mutex
 	steps []*reportedStep
-	bases map[string]bool
 
 	final *state // of the target, nil until it is there
 

@@ -165,7 +165,7 @@ func (t *tracer) matches(tr *trace.Trace) (bool, error) {
 		limit = maxDifferences
 	}
 	diffs, n, err := tr.Match(t.roots, trace.AnswerOptions{Digest: t.b.digest}, limit)
-	var unknown *errUnknown
+	var unknown *unknownError
 	switch {
 	case errors.As(err, &unknown):
 		return false, err

@@ -198,13 +198,11 @@ func (t *tracks) runs(ctx context.Context, b *builder, st *dockerfile.Stage, in 
 	if tr == nil {
 		t.blind = append(t.blind, *rep)
 		for _, m := range bindMounts(in) {
-			switch {
-			case m.From == "":
+			if m.From == "" {
 				t.below = append(t.below, tree.Clean(m.Source))
-			default:
-				for _, source := range t.of[m.FromStage] {
-					t.used[source] = true
-				}
+			}
+			for _, source := range t.of[m.FromStage] {
+				t.used[source] = true
 			}
 		}
 		for _, source := range mine {

@@ -117,7 +117,7 @@ func resolveIn(layers []tree.Changes, missing int, path string) string {
 func lookupChange(cs tree.Changes, path string) *tree.Change {
 	for p := path; ; {
 		i, ok := slices.BinarySearchFunc(cs, p, func(c tree.Change, p string) int { return tree.Compare(c.Path, p) })
-		if ok && (p == path && !(cs[i].Opaque && cs[i].Node == nil) || cs[i].Whiteout() || cs[i].Opaque && p != path) {
+		if ok && hides(&cs[i], p == path) {
 			return &cs[i]
 		}
 		if p == "" {
@@ -125,6 +125,14 @@ func lookupChange(cs tree.Changes, path string) *tree.Change {
 		}
 		p, _ = tree.Split(p)
 	}
+}
+
+// hides says whether a change decides about a path: its own, or one below it.
+func hides(c *tree.Change, own bool) bool {
+	if own {
+		return !c.Opaque || c.Node != nil // an opaque mark says nothing of the directory itself
+	}
+	return c.Whiteout() || c.Opaque
 }
 
 // madeBy finds the step of the i-th layer of an image.

@@ -17,7 +17,7 @@ func TestChanged(t *testing.T) {
 	marker := filepath.Join(t.TempDir(), "ran")
 	git := func(args ...string) {
 		t.Helper()
-		cmd := osexec.Command("git", append([]string{"-c", "user.name=x", "-c", "user.email=x@example.com"}, args...)...)
+		cmd := osexec.CommandContext(t.Context(), "git", append([]string{"-c", "user.name=x", "-c", "user.email=x@example.com"}, args...)...)
 		cmd.Dir = top
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("git %v: %v\n%s", args, err, out)
