@@ -163,7 +163,7 @@ func (b *builder) sharedItems(ctx context.Context, final *state) ([]sharedItem, 
 		items = append(items, it)
 	}
 	items = append(items, b.madeItems(items, byID, x)...)
-	items = append(items, b.indexItems(ctx, byID)...)
+	items = append(items, b.indexItems(byID)...)
 	slices.SortFunc(items, func(a, c sharedItem) int {
 		return strings.Compare(a.Kind+" "+a.Key, c.Kind+" "+c.Key)
 	})
@@ -228,7 +228,8 @@ func (b *builder) sharedItem(n entryName, from found) (sharedItem, bool) {
 		it.Value = value
 		return it, true
 	}
-	return it, it.pack(rec.Value, typeSharedRecord)
+	ok := it.pack(rec.Value, typeSharedRecord)
+	return it, ok
 }
 
 // pack makes a blob of what the entry holds.

@@ -38,16 +38,6 @@ func entriesOf(t *testing.T, dir string) *sharedList {
 	return l
 }
 
-// blobFiles counts the blobs of a layout.
-func blobFiles(t *testing.T, dir string) int {
-	t.Helper()
-	list, err := os.ReadDir(filepath.Join(dir, "blobs", "sha256"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(list)
-}
-
 func TestCacheToAndFrom(t *testing.T) {
 	for _, mode := range []string{"min", "max"} {
 		t.Run(mode, func(t *testing.T) {

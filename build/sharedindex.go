@@ -16,11 +16,11 @@ var travelling = []string{kindTraces, kindCopied}
 // indexItems makes entries of the layers' indexes, without the places of contents: a
 // step can be matched on a machine that has no layer. A layer whose index is not here
 // has none.
-func (b *builder) indexItems(ctx context.Context, layers map[tree.Digest]*fsLayer) []sharedItem {
+func (b *builder) indexItems(layers map[tree.Digest]*fsLayer) []sharedItem {
 	var items []sharedItem
 	for diffID := range layers {
 		it := sharedItem{sharedEntry: sharedEntry{Kind: kindIndex, Key: string(diffID)}}
-		if b.knownIndex(ctx, &it) {
+		if b.knownIndex(&it) {
 			items = append(items, it)
 			continue
 		}
@@ -37,7 +37,7 @@ func (b *builder) indexItems(ctx context.Context, layers map[tree.Digest]*fsLaye
 
 // knownIndex takes the index of a layer from the caches that were read: making it anew
 // costs time and gives the same.
-func (b *builder) knownIndex(ctx context.Context, it *sharedItem) bool {
+func (b *builder) knownIndex(it *sharedItem) bool {
 	for _, c := range b.shared.from {
 		c.mu.Lock()
 		e := c.entries[it.name()]

@@ -178,9 +178,10 @@ func (v *served) startShared(ctx context.Context, m *runMount, dir string) (bool
 			b.warn("cache %s: cache mount %s is not used: %v", c.place, m.ID, err)
 			continue
 		}
-		defer drop()
 		f.Path = dir
-		return true, furnish(ctx, v.box, f)
+		err = furnish(ctx, v.box, f)
+		drop()
+		return true, err
 	}
 	return false, nil
 }

@@ -256,7 +256,7 @@ func (s CacheSpec) openS3() (cachePlace, error) {
 		return without
 	}
 	p := &bucketPlace{b: b, touch: x.touch, manifests: prefix + or("manifests_prefix", "manifests/"), blobs: prefix + or("blobs_prefix", "blobs/")}
-	for _, n := range strings.Split(or("name", "fbuild"), ";") {
+	for n := range strings.SplitSeq(or("name", "fbuild"), ";") {
 		if n == "" {
 			return nil, errors.New("name is empty")
 		}

@@ -143,7 +143,8 @@ func (b *builder) tracedItem(n entryName, r *tracedResult) (sharedItem, bool) {
 	if it.Value, err = json.Marshal(r); err != nil {
 		return it, false
 	}
-	return it, it.pack(rec.Value, typeSharedRecord)
+	ok := it.pack(rec.Value, typeSharedRecord)
+	return it, ok
 }
 
 // traces returns the entries of an identity that are signed as they must be.

@@ -67,10 +67,10 @@ func (e *Error) Error() string {
 
 // Unwrap gives the sentinel of a status.
 func (e *Error) Unwrap() error {
-	switch {
-	case e.Status == http.StatusNotFound:
+	switch e.Status {
+	case http.StatusNotFound:
 		return ErrNotFound
-	case e.Status == http.StatusForbidden || e.Status == http.StatusUnauthorized:
+	case http.StatusForbidden, http.StatusUnauthorized:
 		return ErrDenied
 	}
 	return nil
@@ -230,8 +230,7 @@ func (e *ending) Close() error {
 // plain is an error of the transport without the address, which holds no secret of
 // ours but may be long.
 func plain(err error) string {
-	var ue *url.Error
-	if errors.As(err, &ue) {
+	if ue, ok := errors.AsType[*url.Error](err); ok {
 		return ue.Err.Error()
 	}
 	return err.Error()

@@ -150,7 +150,7 @@ func TestFailures(t *testing.T) {
 func TestTriesAgain(t *testing.T) {
 	srv := server(t)
 	var n atomic.Int32
-	srv.Fail = func(w http.ResponseWriter, r *http.Request) bool {
+	srv.Fail = func(w http.ResponseWriter, _ *http.Request) bool {
 		if n.Add(1) > 1 {
 			return false
 		}

@@ -51,7 +51,7 @@ func (s signer) sign(req *http.Request, payload string, now time.Time) {
 	scope := strings.Join([]string{now.Format("20060102"), s.region, s.service, "aws4_request"}, "/")
 	text := strings.Join([]string{algorithm, now.Format(timeFormat), scope, hexSHA256(canonical)}, "\n")
 	key := []byte("AWS4" + s.SecretAccessKey)
-	for _, part := range strings.Split(scope, "/") {
+	for part := range strings.SplitSeq(scope, "/") {
 		key = mac(key, part)
 	}
 	req.Header.Set("Authorization", algorithm+" Credential="+s.AccessKeyID+"/"+scope+
