@@ -15,7 +15,7 @@ func checkDigests(t *testing.T, what string, p packs, cs tree.Changes) {
 		if c.Node == nil || c.Node.Kind != tree.File || c.Node.Size == 0 {
 			continue
 		}
-		if want := tree.Digest(sum([]byte(content(t, p, c.Node)))); c.Node.Digest != want {
+		if want := sum([]byte(content(t, p, c.Node))); c.Node.Digest != want {
 			t.Errorf("%s: digest of %q: got %s, want %s", what, c.Path, c.Node.Digest, want)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,7 +45,7 @@ func (s *shelf) Frame(k FrameKey, buf []byte) (Frame, []byte, bool) {
 	if !ok {
 		return Frame{}, nil, false
 	}
-	out := append(buf, s.blobs[k]...)
+	out := slices.Concat(buf, s.blobs[k])
 	if s.spoil != nil {
 		out = s.spoil(&f, out)
 	}
