@@ -49,6 +49,7 @@ type compression struct {
 	crc    uint32 // of the tar, put together from that of the frames
 	size   int64
 	placed []Frame
+	undone *job // that the writer waited for when all was given up
 	stats  Stats
 }
 
@@ -65,6 +66,9 @@ func (c *compression) do(ctx context.Context, runs <-chan *run) error {
 	// What was not written gives its buffers back.
 	for j := range ordered {
 		c.written(j)
+	}
+	if c.undone != nil {
+		c.written(c.undone)
 	}
 	return err
 }
@@ -231,10 +235,11 @@ func (c *compression) write(ctx context.Context, ordered <-chan *job) error {
 		if j == nil {
 			break
 		}
-		_, err = receive(ctx, j.done)
-		if err == nil {
-			err = c.frame(j)
+		if _, err := receive(ctx, j.done); err != nil {
+			c.undone = j // a worker may still be at it
+			return err
 		}
+		err = c.frame(j)
 		c.written(j)
 		if err != nil {
 			return err
