@@ -20,13 +20,16 @@ func (b *builder) newIdentity(kind string, base Key) *keyer {
 }
 
 // runIdentity is the identity of a RUN. Mounts enter with their options only: what is
-// bound is asked about (LAWS 7).
+// bound is asked about (LAWS 7), by paths that are others where all of a stage is bound.
 func (b *builder) runIdentity(s *state, in *dockerfile.Run, network string, mounts *mountSet) Key {
 	k := b.newIdentity("run", s.base).str(string(s.barrier))
 	b.runFields(k, s, in, network)
 	mounts.options(k, func(m *runMount) string {
-		if m.Type == dockerfile.MountCache {
+		switch {
+		case m.Type == dockerfile.MountCache:
 			return m.sum // what it starts from: no trace sees that
+		case m.whole():
+			return "whole"
 		}
 		return ""
 	})

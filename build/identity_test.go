@@ -39,7 +39,7 @@ func (c identityCase) identity(t *testing.T) Key {
 		if run, ok := out.(*dockerfile.Run); ok {
 			set := &mountSet{}
 			for _, m := range run.Mounts {
-				set.list = append(set.list, &runMount{Mount: m, sum: c.sum})
+				set.list = append(set.list, &runMount{Mount: m, sum: c.sum, src: &copySource{fs: &fsState{}}})
 			}
 			return b.runIdentity(s, run, c.network, set)
 		}
@@ -52,6 +52,7 @@ func (c identityCase) identity(t *testing.T) Key {
 // what is below is not, nor what a bind mount holds, nor a proxy.
 func TestIdentity(t *testing.T) {
 	const bind, cacheFrom = "RUN --mount=type=bind,target=/src x", "RUN --mount=type=cache,target=/c,from=scratch x"
+	const bindDir = "RUN --mount=type=bind,from=scratch,source=/d,target=/src x"
 	base := identityCase{dockerfile: "FROM scratch\nARG A\nENV E=1\nRUN x\n", args: map[string]string{"A": "1", "HTTP_PROXY": "p"}, platform: "linux/amd64"}
 	run := func(with string) func(*identityCase) {
 		return func(c *identityCase) { c.dockerfile = strings.Replace(c.dockerfile, "RUN x", with, 1) }
@@ -68,6 +69,7 @@ func TestIdentity(t *testing.T) {
 		{"a proxy", nil, func(c *identityCase) { c.args = map[string]string{"A": "1", "HTTP_PROXY": "q"} }, true},
 		{"an argument that is not declared", nil, func(c *identityCase) { c.args = map[string]string{"A": "1", "B": "2"} }, true},
 		{"what is bound", run(bind), func(c *identityCase) { c.sum = "other" }, true},
+		{"which directory is bound", run(bindDir), func(c *identityCase) { c.dockerfile = strings.Replace(c.dockerfile, "source=/d", "source=/e", 1) }, true},
 		{"how long networks count", nil, func(c *identityCase) { c.opts.TraceNetTTL = 1 }, true},
 		{"checking", nil, func(c *identityCase) { c.opts.CacheCheck = true }, true},
 
@@ -90,6 +92,7 @@ func TestIdentity(t *testing.T) {
 		{"a mount", nil, run(bind), false},
 		{"a mount's target", run(bind), func(c *identityCase) { c.dockerfile = strings.Replace(c.dockerfile, "/src", "/other", 1) }, false},
 		{"a mount's mode", run(bind), func(c *identityCase) { c.dockerfile = strings.Replace(c.dockerfile, "/src", "/src,rw", 1) }, false},
+		{"all instead of a directory", run(bindDir), func(c *identityCase) { c.dockerfile = strings.Replace(c.dockerfile, "source=/d", "source=/", 1) }, false},
 		{"a cache's id", run(cacheFrom), func(c *identityCase) { c.dockerfile = strings.Replace(c.dockerfile, "/c,", "/c,id=x,", 1) }, false},
 		{"what a cache starts from", run(cacheFrom), func(c *identityCase) { c.sum = "other" }, false},
 		{"times", nil, func(c *identityCase) { c.opts.CacheTimes = true }, false},

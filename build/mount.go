@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fbuild/fbuild/dockerfile"
@@ -100,7 +101,7 @@ func (s *mountSet) look(ctx context.Context, m *runMount) error {
 		}
 		return m.digest()
 	}
-	if tree.Clean(m.Source) == "" {
+	if m.whole() {
 		chain, err := m.src.fs.chainID(ctx)
 		m.sum = "layers " + string(chain)
 		return err
@@ -175,6 +176,9 @@ func (m *runMount) digest() error {
 	k := newKey("mounted")
 	if n := m.tree.Lookup(m.at); n.Kind == tree.Dir {
 		k.num(uint64(n.Mode)).num(uint64(n.UID)).num(uint64(n.GID))
+		for _, x := range n.Xattrs {
+			k.str(x.Name).str(x.Value)
+		}
 	}
 	if err := k.subtree(m.tree, m.at); err != nil {
 		return err
@@ -215,6 +219,11 @@ func (s *mountSet) options(k *keyer, sum func(m *runMount) string) {
 		}
 		k.str(sum(m))
 	}
+}
+
+// borrowed reports whether of what is bound a shared cache alone says what it holds.
+func (s *mountSet) borrowed() bool {
+	return slices.ContainsFunc(s.binds(), func(m *runMount) bool { return m.src.fs != nil && m.src.fs.borrowed() })
 }
 
 func flag(b bool) uint64 {
@@ -263,7 +272,7 @@ func (s *mountSet) makeView(ctx context.Context, m *runMount) error {
 		if err := m.open(ctx, s.b); err != nil {
 			return err
 		}
-		if m.at == "" { // all of it: as its layers have it
+		if m.whole() { // as its layers have it
 			files, err := m.src.fs.files(ctx, s.b)
 			m.view = &mountView{tree: m.tree, layers: files, dir: true}
 			return err
@@ -313,10 +322,17 @@ func (m *runMount) shape(ctx context.Context, b *builder) (tree.Tree, error) {
 			return t, errors.Join(err, fmt.Errorf("source %q: %w", m.Source, ErrNoSource))
 		}
 	}
-	if at == "" && m.src.local == nil {
+	if m.whole() {
 		return t, nil
 	}
 	return cut(t, at, viewAt)
+}
+
+// whole tells whether all of a stage or image is named, as its layers have it. What
+// questions about it mean follows from that, so that it is known before anything is
+// looked up (see runIdentity).
+func (m *runMount) whole() bool {
+	return m.src != nil && m.src.local == nil && tree.Clean(m.Source) == ""
 }
 
 // cut returns a tree of what stands at p alone, at the path to.
