@@ -80,12 +80,27 @@ func (rep *reportedStep) end(s *state, res result, cached bool, err error) {
 	rep.layer = res.layer
 }
 
+// traced adds what is found out behind the step, while others read its report.
+func (l *reporting) traced(rep *StepReport, id string, questions int, read int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	rep.Trace, rep.Questions, rep.ReadBytes = id, questions, rep.ReadBytes+read
+}
+
+// copied is a report as it is now.
+func (l *reporting) copied(rep *StepReport) StepReport {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return *rep
+}
+
 // runs is called when it is certain that the current step must be done: it works out
 // why, with the differences that were found. A plan ends there.
 func (r *stageRun) runs(ctx context.Context) error {
 	rep := r.rep
 	rep.Verdict = VerdictRun
-	before := r.b.previousStep(*rep)
+	now := r.b.reports.copied(rep)
+	before := r.b.previousStep(now)
 	if rep.Why == "" && r.b.fresh(ctx) {
 		rep.Why = "--no-cache"
 		if !r.b.opts.NoCache {
@@ -96,7 +111,7 @@ func (r *stageRun) runs(ctx context.Context) error {
 		rep.Inputs = changedParts(before.Parts, rep.Parts)
 	}
 	if rep.Why == "" && len(rep.Inputs) == 0 && len(rep.Differences) == 0 {
-		rep.Why = r.b.whyWithout(before, *rep)
+		rep.Why = r.b.whyWithout(before, now)
 	}
 	if r.b.planning() {
 		return errPlanned

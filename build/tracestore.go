@@ -146,15 +146,16 @@ func (b *builder) keepTrace(ctx context.Context, p *pendingTrace, below *fsState
 		}
 		return ""
 	}
-	p.rep.Trace, p.rep.Questions = id, len(tr.Answers)
+	var read int64
 	for _, a := range tr.Answers {
 		if a.Kind != trace.Content {
 			continue
 		}
 		if n := p.roots[a.Root].Lookup(a.Path); n != nil {
-			p.rep.ReadBytes += n.Size
+			read += n.Size
 		}
 	}
+	b.reports.traced(p.rep, id, len(tr.Answers), read)
 	b.shareTraces(p.id, below, r)
 	return id
 }
