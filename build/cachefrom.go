@@ -214,6 +214,24 @@ func (c *cacheSource) unpack(ctx context.Context, b *builder, e *sharedEntry) ([
 	return data, errors.Join(err, r.Close())
 }
 
+// lostError says that a source does not have a blob that its list names.
+type lostError struct{ err error }
+
+func (e *lostError) Error() string { return e.err.Error() }
+func (e *lostError) Unwrap() error { return e.err }
+
+// lend makes a small blob of the source one that can be stored elsewhere. Opening it
+// gives a lostError where the source does not have it.
+func (c *cacheSource) lend(b *builder, d v1.Descriptor) *oci.Blob {
+	return &oci.Blob{Desc: d, Repo: c.place.Repo(), Open: func(ctx context.Context) (io.ReadCloser, error) {
+		r, err := c.openBlob(ctx, b, d)
+		if err != nil {
+			return nil, &lostError{err}
+		}
+		return r, nil
+	}}
+}
+
 // openBlob opens a small blob of the store, where it is brought first.
 func (c *cacheSource) openBlob(ctx context.Context, b *builder, d v1.Descriptor) (io.ReadCloser, error) {
 	digest := tree.Digest(d.Digest.String())

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -216,10 +215,8 @@ func (b *builder) sharedItem(n entryName, from found) (sharedItem, bool) {
 			return it, false
 		}
 		it.sharedEntry = *from.entry
-		if d := it.Blob; d != nil {
-			it.blob = &oci.Blob{Desc: *d, Repo: from.source.place.Repo(), Open: func(ctx context.Context) (io.ReadCloser, error) {
-				return from.source.openBlob(ctx, b, *d)
-			}}
+		if it.Blob != nil {
+			it.blob = from.source.lend(b, *it.Blob)
 		}
 		return it, true
 	}
@@ -259,7 +256,7 @@ func (b *builder) exportCache(ctx context.Context, spec CacheSpec, o exportOptio
 	if !o.mounts {
 		items = slices.DeleteFunc(slices.Clone(items), func(it sharedItem) bool { return it.Kind == kindCache })
 	}
-	e := &exporting{b: b, place: p, o: o, items: items, step: step, now: time.Now().UTC().Truncate(time.Second)}
+	e := &exporting{b: b, place: p, o: o, items: items, step: step, now: time.Now().UTC().Truncate(time.Second), lost: map[v1.Hash]bool{}}
 	err = e.run(ctx, false)
 	if err != nil && ctx.Err() == nil && oci.Refused(err) {
 		// The place lost what its manifest names: without that, and asking for each blob.
@@ -276,6 +273,7 @@ type exporting struct {
 	items []sharedItem
 	step  *progress.Step
 	now   time.Time
+	lost  map[v1.Hash]bool // blobs that the caches that were read list and do not have
 }
 
 // run writes what is missing, and the manifest at last. A fresh one is not merged.
@@ -333,16 +331,28 @@ func (e *exporting) send(ctx context.Context, old *sharedList) ([]v1.Descriptor,
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(e.o.parallel)
 	var sent []v1.Descriptor
+	var mu sync.Mutex // guards e.lost
 	for _, bl := range todo {
 		sent = append(sent, bl.Desc)
 		g.Go(func() error {
 			id := "writing layer " + shortID(bl.Desc.Digest)
-			return e.place.Add(ctx, bl, func(s oci.Status) {
+			err := e.place.Add(ctx, bl, func(s oci.Status) {
 				e.step.Status(id, s.Current, s.Total, s.State != oci.Pushing)
 			})
+			var lost *lostError
+			if errors.As(err, &lost) && ctx.Err() == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				e.lost[bl.Desc.Digest] = true
+				e.step.Warn(fmt.Sprintf("an entry of a cache that was read is left out: %v", lost.err))
+				return nil
+			}
+			return err
 		})
 	}
-	return sent, g.Wait()
+	err := g.Wait()
+	e.items = slices.DeleteFunc(slices.Clone(e.items), func(it sharedItem) bool { return it.Blob != nil && e.lost[it.Blob.Digest] })
+	return sent, err
 }
 
 func (e *exporting) layerBlob(it *sharedItem) oci.Blob {

@@ -51,6 +51,9 @@ func (e *exporting) merge(old *sharedList) (entries []sharedEntry, changed bool)
 func (e *exporting) others(old *sharedList, mine map[entryName]bool) []sharedEntry {
 	var list []*sharedEntry
 	for n, en := range old.entries {
+		if en.Blob != nil && e.lost[en.Blob.Digest] {
+			continue
+		}
 		if !mine[n] && e.now.Sub(en.At) < e.o.keep && en.At.Before(e.now.Add(time.Hour)) {
 			list = append(list, en)
 		}

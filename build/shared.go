@@ -24,7 +24,7 @@ type sharedCaches struct {
 	// whole is set when a layer was needed that no cache has, because it stored the
 	// image's only: results without their layers are no results then.
 	whole  atomic.Bool
-	doubt  atomic.Bool // a layer was gone or false
+	doubt  atomic.Bool // a layer or record was gone or false
 	mounts bool        // a --cache-to takes cache mounts
 }
 
@@ -102,6 +102,7 @@ func (b *builder) sharedRecord(ctx context.Context, kind, key string, use func(c
 		value, err := c.value(ctx, b, e)
 		if err != nil {
 			if ctx.Err() == nil {
+				b.shared.doubt.Store(true) // what its manifest lists need not be there
 				b.warn("cache %s: %v: it is not used", c.place, err)
 			}
 			continue

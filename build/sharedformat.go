@@ -99,13 +99,49 @@ func (e *sharedEntry) check() error {
 			return fmt.Errorf("entry %s %s: a blob of %d bytes without a digest", e.Kind, e.Key, d.Size)
 		}
 	}
+	limit := int64(maxSharedBlob)
+	if e.Kind == kindCache {
+		limit = maxSharedMount
+	}
+	if e.Blob != nil && e.Blob.Size > limit {
+		return fmt.Errorf("entry %s %s: a blob of %d bytes, at most %d are read", e.Kind, e.Key, e.Blob.Size, limit)
+	}
 	return nil
 }
 
 // sharedDoc is the list of a cache's entries.
 type sharedDoc struct {
 	Version int           `json:"version"`
-	Entries []sharedEntry `json:"entries"`
+	Entries sharedEntries `json:"entries"`
+}
+
+// sharedEntries are read one by one, so that a list of millions of empty ones takes no
+// memory.
+type sharedEntries []sharedEntry
+
+var errManyEntries = fmt.Errorf("it has too many entries, at most %d are read", maxSharedEntries)
+
+// UnmarshalJSON ends with errManyEntries behind the last entry that is read.
+func (l *sharedEntries) UnmarshalJSON(data []byte) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	t, err := d.Token()
+	if err != nil || t == nil { // null
+		return err
+	}
+	if t != json.Delim('[') {
+		return errors.New("entries are a list")
+	}
+	for d.More() {
+		if len(*l) == maxSharedEntries {
+			return errManyEntries
+		}
+		var e sharedEntry
+		if err := d.Decode(&e); err != nil {
+			return err
+		}
+		*l = append(*l, e)
+	}
+	return nil
 }
 
 // encodeDoc writes a doc, entries in the order of their names.
@@ -127,14 +163,13 @@ func decodeDoc(data []byte) (doc map[entryName]*sharedEntry, bad int, err error)
 		return nil, 0, fmt.Errorf("its list has %d bytes, at most %d are read", len(data), maxSharedDoc)
 	}
 	var d sharedDoc
-	if err := json.Unmarshal(data, &d); err != nil {
+	switch err := json.Unmarshal(data, &d); {
+	case errors.Is(err, errManyEntries):
+		return nil, 0, errManyEntries
+	case err != nil:
 		return nil, 0, errors.New("its list is no list of fbuild's")
-	}
-	switch {
 	case d.Version != sharedVersion:
 		return nil, 0, fmt.Errorf("it is of version %d, and this fbuild reads %d", d.Version, sharedVersion)
-	case len(d.Entries) > maxSharedEntries:
-		return nil, 0, fmt.Errorf("it has %d entries, at most %d are read", len(d.Entries), maxSharedEntries)
 	}
 	doc = make(map[entryName]*sharedEntry, len(d.Entries))
 	for i := range d.Entries {

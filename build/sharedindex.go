@@ -3,9 +3,7 @@ package build
 import (
 	"bytes"
 	"context"
-	"io"
 
-	"github.com/fbuild/fbuild/oci"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -38,6 +36,9 @@ func (b *builder) indexItems(layers map[tree.Digest]*fsLayer) []sharedItem {
 // knownIndex takes the index of a layer from the caches that were read: making it anew
 // costs time and gives the same.
 func (b *builder) knownIndex(it *sharedItem) bool {
+	if b.shared.doubt.Load() { // they may be gone there
+		return false
+	}
 	for _, c := range b.shared.from {
 		c.mu.Lock()
 		e := c.entries[it.name()]
@@ -46,10 +47,7 @@ func (b *builder) knownIndex(it *sharedItem) bool {
 			continue
 		}
 		it.sharedEntry = *e
-		d := *e.Blob
-		it.blob = &oci.Blob{Desc: d, Repo: c.place.Repo(), Open: func(ctx context.Context) (io.ReadCloser, error) {
-			return c.openBlob(ctx, b, d)
-		}}
+		it.blob = c.lend(b, *e.Blob)
 		return true
 	}
 	return false

@@ -85,6 +85,7 @@ func (b *builder) sharedTrace(ctx context.Context, id string) ([]byte, bool) {
 			return data, true
 		}
 		if ctx.Err() == nil {
+			b.shared.doubt.Store(true)
 			b.warn("cache %s: trace %.12s cannot be had or is another: it is not used", c.place, id)
 		}
 	}

@@ -30,9 +30,15 @@ const (
 	maxPath  = 64 << 10 // one path
 	maxPaths = 64 << 20 // all paths, written out
 	maxRoot  = 1 << 16
+	// maxAnswers bounds the memory of a trace, to some 400 MiB: a step that looks at
+	// every file of ten large images has a fifth of them.
+	maxAnswers = 8 << 20
 )
 
 const hexDigits = 64
+
+// leastPath is what a path and one answer take at least.
+const leastPath = 5
 
 // ErrTooLarge is returned by Encode for what Decode would not take.
 var ErrTooLarge = errors.New("the trace is too large")
@@ -43,6 +49,9 @@ var ErrCorrupt = errors.New("corrupt trace")
 // Encode returns the form of a trace on the disk. Equal traces have equal forms, so
 // that its digest names a trace.
 func (t *Trace) Encode() ([]byte, error) {
+	if len(t.Answers) > maxAnswers {
+		return nil, ErrTooLarge
+	}
 	e := encoder{numbers: map[string]uint64{}}
 	total, paths := 0, 0
 	prev := ""
@@ -125,12 +134,17 @@ func Decode(b []byte) (*Trace, error) {
 	if flags > flagTimes {
 		d.fail("unknown flags")
 	}
-	answers := make([]string, d.count())
+	given := d.count()
+	if given > maxAnswers {
+		d.fail("too many answers")
+		given = 0
+	}
+	answers := make([]string, given)
 	for i := range answers {
 		answers[i] = d.text()
 	}
 	paths := d.count()
-	t := &Trace{Times: flags&flagTimes != 0, Answers: make([]Answered, 0, paths)}
+	t := &Trace{Times: flags&flagTimes != 0, Answers: make([]Answered, 0, min(paths, len(d.s)/leastPath, maxAnswers))}
 	last, total := Question{}, 0
 	for i := 0; i < paths && d.err == nil; i++ {
 		q := d.question(last)
@@ -140,7 +154,9 @@ func Decode(b []byte) (*Trace, error) {
 		if i > 0 && d.err == nil && (Question{Root: q.Root, Path: q.Path}).Compare(Question{Root: last.Root, Path: last.Path}) <= 0 {
 			d.fail("paths out of order")
 		}
-		t.Answers = d.answers(t.Answers, q, answers)
+		if t.Answers = d.answers(t.Answers, q, answers); len(t.Answers) > maxAnswers {
+			d.fail("too many answers")
+		}
 		last = q
 	}
 	if d.err == nil && d.s != "" {

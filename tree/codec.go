@@ -169,9 +169,12 @@ func Decode(b []byte) (Changes, error) {
 		packs[i] = PackID(d.string())
 	}
 	d.packs = packs
-	cs := make(Changes, d.count())
+	n := d.count()
+	// Most take more than 8 bytes: what lies about their number takes little memory.
+	cs := make(Changes, 0, min(n, (len(d.s)-d.at)/8+1))
 	var prev string
-	for i := range cs {
+	for i := range n {
+		cs = append(cs, Change{})
 		d.change(cs[:i], &cs[i], prev)
 		if i > 0 && d.err == nil && Compare(prev, cs[i].Path) >= 0 {
 			d.fail("paths out of order")
@@ -292,6 +295,16 @@ func (d *decoder) count() int {
 	return int(v)
 }
 
+// items is count for a list whose items take at least size bytes each.
+func (d *decoder) items(size int) int {
+	n := d.count()
+	if n > (len(d.s)-d.at)/size {
+		d.fail("list too long")
+		return 0
+	}
+	return n
+}
+
 func (d *decoder) string() string {
 	n := d.count()
 	d.at += n
@@ -341,7 +354,7 @@ func (d *decoder) node() *Node {
 		n.Extents = d.extents(n.Size)
 	default: // the others have no more
 	}
-	if k := d.count(); k > 0 {
+	if k := d.items(2); k > 0 {
 		n.Xattrs = make([]Xattr, k)
 		for i := range n.Xattrs {
 			n.Xattrs[i] = Xattr{Name: d.string(), Value: d.string()}
@@ -351,7 +364,7 @@ func (d *decoder) node() *Node {
 }
 
 func (d *decoder) extents(size int64) []Extent {
-	k := d.count()
+	k := d.items(3)
 	if k == 0 {
 		return nil
 	}

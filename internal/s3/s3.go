@@ -42,6 +42,7 @@ const (
 	maxParts     = 10000            // of one object
 	answerTime   = time.Minute      // for the head of an answer
 	commitTime   = 10 * time.Minute // for the end of an upload
+	idleTime     = time.Minute      // for the next bytes of a body
 	maxErrorBody = 16 << 10
 	tries        = 3
 )
@@ -93,6 +94,7 @@ type Bucket struct {
 	client *http.Client
 	now    func() time.Time
 	pause  time.Duration // before the second try
+	idle   time.Duration // for the next bytes of an answer
 }
 
 // Open returns a client. It sends nothing yet.
@@ -111,7 +113,11 @@ func Open(o Options) (*Bucket, error) {
 	}
 	u, err := url.Parse(o.Endpoint)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "" {
-		return nil, fmt.Errorf("endpoint %q: want https://HOST or http://HOST", o.Endpoint)
+		text := "" // it may hold a password
+		if err == nil {
+			text = " " + strconv.Quote(u.Redacted())
+		}
+		return nil, fmt.Errorf("endpoint%s: want https://HOST or http://HOST", text)
 	}
 	base := url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimSuffix(u.Path, "/")}
 	if o.PathStyle {
@@ -120,7 +126,7 @@ func Open(o Options) (*Bucket, error) {
 		base.Host = o.Bucket + "." + base.Host
 	}
 	return &Bucket{
-		o: o, base: base, signer: signer{o.Credentials, o.Region, "s3"}, now: time.Now, pause: 500 * time.Millisecond,
+		o: o, base: base, signer: signer{o.Credentials, o.Region, "s3"}, now: time.Now, pause: 500 * time.Millisecond, idle: idleTime,
 		client: &http.Client{
 			Transport: &http.Transport{
 				Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 15 * time.Second, ForceAttemptHTTP2: true,
@@ -208,17 +214,29 @@ func (b *Bucket) once(ctx context.Context, method, key string, q url.Values, h h
 		return nil, &Error{Op: op, Text: plain(err)}
 	}
 	if resp.StatusCode/100 == 2 {
-		resp.Body = &ending{resp.Body, cancel}
+		resp.Body = &ending{resp.Body, cancel, b.idle, op}
 		return resp, nil
 	}
 	defer cancel()
 	return nil, errors.Join(b.refusal(op, resp), resp.Body.Close())
 }
 
-// ending ends the context of a request with its body.
+// ending ends the context of a request with its body, and where no more bytes come in
+// time.
 type ending struct {
 	io.ReadCloser
 	cancel context.CancelFunc
+	idle   time.Duration
+	op     string
+}
+
+func (e *ending) Read(p []byte) (int, error) {
+	t := time.AfterFunc(e.idle, e.cancel)
+	n, err := e.ReadCloser.Read(p)
+	if !t.Stop() && err != nil && !errors.Is(err, io.EOF) {
+		err = &Error{Op: e.op, Text: "no more bytes came in time"}
+	}
+	return n, err
 }
 
 func (e *ending) Close() error {

@@ -184,12 +184,16 @@ func TestOpen(t *testing.T) {
 		{s3.Options{Region: "r"}, ""},
 		{s3.Options{Bucket: "a/b", Region: "r"}, ""},
 		{s3.Options{Bucket: "b", Region: "r", Endpoint: "localhost:9000"}, ""},
-		{s3.Options{Bucket: "b", Region: "r", Endpoint: "https://user:pass@host"}, ""},
+		{s3.Options{Bucket: "b", Region: "r", Endpoint: "https://user:hidden@host"}, ""},
+		{s3.Options{Bucket: "b", Region: "r", Endpoint: "https://user:hidden@host:x"}, ""},
 	}
 	for _, tt := range tests {
 		b, err := s3.Open(tt.o)
 		if (err == nil) != (tt.want != "") || err == nil && b.String() != tt.want {
 			t.Errorf("%+v: got %v, error %v, want %q", tt.o, b, err, tt.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "hidden") {
+			t.Errorf("a password is in %v", err)
 		}
 	}
 }
