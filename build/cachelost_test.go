@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/fbuild/fbuild/dockerfile"
 )
 
 // LAWS 10: a cache that has lost the records that its list names fails no build that
@@ -49,5 +51,44 @@ func TestDocOfEmptyEntries(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if got := after.TotalAlloc - before.TotalAlloc; got > 100<<20 {
 		t.Errorf("%d MiB for a list of %d", got>>20, len(data)>>20)
+	}
+}
+
+// LAWS 11: what a trace found on contents that only a shared cache tells of is not
+// stored here: not when they are bound, and not when they are read meanwhile.
+func TestHitOnBorrowedContents(t *testing.T) {
+	tests := []struct {
+		name  string
+		lend  func(below, bound *fsLayer)
+		known bool
+	}{
+		{"nothing", func(_, _ *fsLayer) {}, true},
+		{"below", func(below, _ *fsLayer) { below.lent, below.loaded = true, false }, false},
+		{"below, read since", func(below, _ *fsLayer) { below.lent, below.loaded = true, true }, false},
+		{"bound", func(_, bound *fsLayer) { bound.lent, bound.loaded = true, false }, false},
+		{"bound, of a cache", func(_, bound *fsLayer) { bound.shared, bound.loaded = true, false }, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t)
+			r.run(r.on("a=text", "x=1"), r.copies())
+			below, bound := r.on("a=text", "x=2"), r.on("b=other")
+			set := &mountSet{b: r.b, list: []*runMount{{Mount: dockerfile.Mount{Type: dockerfile.MountBind}, src: &copySource{fs: bound}}}}
+			key := newKey("later").sum()
+			tr := &tracer{
+				b: r.b, rep: &StepReport{}, step: r.b.opts.Progress.Step("RUN"), id: newKey("rig").str(r.copies().id).sum(),
+				key: key, below: below, mounts: set,
+			}
+			hit, err := tr.find(t.Context())
+			if err != nil || hit == nil {
+				t.Fatalf("got %v, error %v, want a hit", hit, err)
+			}
+			tt.lend(below.layer, bound.layer)
+			tr.adopt(hit, func() {})
+			r.b.background.Wait()
+			if _, ok := r.b.recorded(t.Context(), key, below); ok != tt.known {
+				t.Errorf("stored: got %v, want %v", ok, tt.known)
+			}
+		})
 	}
 }

@@ -48,7 +48,7 @@ type fsLayer struct {
 	loaded  bool
 	changes tree.Changes
 	light   tree.Changes // as changes, but contents may be elsewhere; nil until asked for
-	lent    bool         // light is what a shared cache says
+	lent    bool         // light is, or was, what a shared cache says
 	index   string       // file of tree.Encode(changes), "" until one is asked for
 }
 

@@ -159,11 +159,12 @@ func (f *fsState) outline(ctx context.Context, b *builder) (tree.Tree, error) {
 }
 
 // borrowed reports whether a layer is in f of which only a shared cache says what it
-// holds: what is found out on it is not stored here (LAWS 11).
+// holds, or said so before the layer was read: what is found out on it is not stored
+// here (LAWS 11).
 func (f *fsState) borrowed() bool {
 	for _, l := range f.layers() {
 		l.mu.Lock()
-		borrowed := (l.shared || l.lent) && !l.loaded
+		borrowed := l.shared && !l.loaded || l.lent
 		l.mu.Unlock()
 		if borrowed {
 			return true

@@ -197,7 +197,7 @@ func (t *tracer) reused(hit *traceHit, questions int) {
 // time and network use of the run that gave it. unlock is called when that is stored.
 func (t *tracer) adopt(hit *traceHit, unlock func()) result {
 	b, below, key := t.b, t.below, t.key
-	if b.planning() || hit.source != "" || below.borrowed() {
+	if b.planning() || hit.source != "" || below.borrowed() || t.mounts.borrowed() {
 		unlock() // what was not read to its end here is not stored here (LAWS 11)
 		b.shareTraces(t.id, below, hit.tracedResult)
 		return hit.res

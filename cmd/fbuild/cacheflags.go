@@ -2,7 +2,10 @@ package main
 
 import (
 	"encoding/csv"
+	"errors"
+	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,14 +22,20 @@ var cacheHints = map[string]string{
 
 const cacheHint = "there are type=registry,ref=NAME, type=local,src=DIR (or dest=DIR), type=s3,bucket=NAME and, to write, type=inline; docs/cache.md has the attributes"
 
+var secretAttrs = regexp.MustCompile(`(?i)\b(access_key_id|secret_access_key|session_token)(\s*=)[^,]*`)
+
+// withoutSecrets is what is shown of the attributes of a cache.
+func withoutSecrets(text string) string { return secretAttrs.ReplaceAllString(text, "$1${2}xxxxx") }
+
 // parseCaches reads --cache-from or --cache-to as docker does: attributes with commas
 // between them, or nothing but names of images.
 func parseCaches(flag string, list []string) ([]build.CacheSpec, error) {
 	var out []build.CacheSpec
 	for _, text := range list {
-		fields, err := csv.NewReader(strings.NewReader(text)).Read()
-		if err != nil {
-			return nil, &hintError{usagef("--%s %q: want attributes with commas between them", flag, text), cacheHint}
+		lines := csv.NewReader(strings.NewReader(text))
+		fields, err := lines.Read()
+		if _, more := lines.Read(); err != nil || !errors.Is(more, io.EOF) {
+			return nil, &hintError{usagef("--%s %q: want attributes with commas between them, on one line", flag, withoutSecrets(text)), cacheHint}
 		}
 		if !slices.ContainsFunc(fields, func(f string) bool { return strings.Contains(f, "=") }) {
 			for _, ref := range fields {
@@ -39,7 +48,7 @@ func parseCaches(flag string, list []string) ([]build.CacheSpec, error) {
 			name, value, ok := strings.Cut(f, "=")
 			name = strings.ToLower(strings.TrimSpace(name))
 			if !ok {
-				return nil, &hintError{usagef("--%s %q: %q is no attribute", flag, text, f), cacheHint}
+				return nil, &hintError{usagef("--%s %q: %q is no attribute", flag, withoutSecrets(text), f), cacheHint}
 			}
 			if name == "type" {
 				spec.Type = value
@@ -48,7 +57,7 @@ func parseCaches(flag string, list []string) ([]build.CacheSpec, error) {
 			spec.Attrs[name] = value
 		}
 		if spec.Type == "" {
-			return nil, &hintError{usagef("--%s %q: type is missing", flag, text), cacheHint}
+			return nil, &hintError{usagef("--%s %q: type is missing", flag, withoutSecrets(text)), cacheHint}
 		}
 		out = append(out, spec)
 	}
