@@ -78,7 +78,7 @@ func looks(t *trace.Trace) (list []trace.Question, read int64) {
 }
 
 // copies says whether the step's layer is a function of files that it copies.
-func (s StepReport) copies() bool {
+func (s *StepReport) copies() bool {
 	switch s.Keyword() {
 	case "COPY", "ADD":
 		return true
@@ -88,7 +88,7 @@ func (s StepReport) copies() bool {
 
 // traceID is the trace of a step; of one that was reused by its exact key the one that
 // its layer was made with.
-func (s StepReport) traceID(store *cache.Store) string {
+func (s *StepReport) traceID(store *cache.Store) string {
 	if s.Trace != "" || s.Layer == "" {
 		return s.Trace
 	}

@@ -209,7 +209,8 @@ func TestDifferenceWordsOfAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, _ := StepReport{Verdict: VerdictRun, Differences: diffs, Total: total}.Changed()
+	rep := StepReport{Verdict: VerdictRun, Differences: diffs, Total: total}
+	got, _ := rep.Changed()
 	if d := cmp.Diff([]PathChange{{0, "f", "content, mode 644 -> 755, size 3 -> 4"}}, got); d != "" {
 		t.Errorf("changes (-want +got):\n%s", d)
 	}

@@ -162,7 +162,7 @@ func (r *Report) inherit(kept []keptReport) {
 }
 
 // inherits says whether a step lacks what only the build that ran it knows.
-func (s StepReport) inherits() bool {
+func (s *StepReport) inherits() bool {
 	return s.Keyword() == "RUN" && s.Verdict == VerdictExact && s.Trace == "" && s.Doubt == ""
 }
 

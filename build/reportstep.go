@@ -155,7 +155,7 @@ func (b *builder) ranBelow(rep StepReport) string {
 
 // Reason is in a few words why a step runs, for a line of progress: "src/app.js changed
 // (content)"; "" for one that does not.
-func (s StepReport) Reason() string {
+func (s *StepReport) Reason() string {
 	if s.Verdict != VerdictRun {
 		return ""
 	}
@@ -190,7 +190,7 @@ func (rep *reportedStep) cachedHow() string {
 }
 
 // note is the line of progress about a step that runs.
-func (s StepReport) note() string {
+func (s *StepReport) note() string {
 	if s.Why != "" {
 		return "runs: " + s.Why
 	}
@@ -395,7 +395,7 @@ func (rep *reportedStep) sealed() {
 }
 
 // Keyword is the instruction's name, in capitals.
-func (s StepReport) Keyword() string {
+func (s *StepReport) Keyword() string {
 	word, _, _ := strings.Cut(strings.TrimPrefix(s.Title, "ONBUILD "), " ")
 	return strings.ToUpper(word)
 }

@@ -21,7 +21,7 @@ func (c PathChange) Where() string { return QuestionPath(trace.Question{Root: c.
 
 // Changed are a step's differences, one for each path, and how many there are where
 // only the first were kept.
-func (s StepReport) Changed() (out []PathChange, total int) {
+func (s *StepReport) Changed() (out []PathChange, total int) {
 	for i := 0; i < len(s.Differences); {
 		j := i + 1
 		for j < len(s.Differences) && s.Differences[j].Root == s.Differences[i].Root && s.Differences[j].Path == s.Differences[i].Path {
