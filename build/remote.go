@@ -20,6 +20,7 @@ type httpRecord struct {
 	LastModified string      `json:"lastModified,omitempty"`
 	Digest       tree.Digest `json:"digest"`
 	Size         int64       `json:"size"`
+	Racy         bool        `json:"racy,omitempty"` // ETag and LastModified don't tell whether it changed
 	// Checksum is one of another algorithm that the file was found to have.
 	Checksum fetch.Checksum `json:"checksum,omitempty"`
 }
@@ -107,7 +108,7 @@ func (f *remoteFile) fetch(ctx context.Context) (*httpRecord, error) {
 		}
 		o := f.b.httpOptions(f.step, fetch.HTTPName(f.address))
 		o.Checksum = f.checksum
-		if known && f.checksum == "" {
+		if known && f.checksum == "" && !old.Racy {
 			o.ETag, o.LastModified = old.ETag, old.LastModified
 		}
 		return f.get(ctx, o, &old)
@@ -129,7 +130,7 @@ func (f *remoteFile) get(ctx context.Context, o fetch.HTTPOptions, old *httpReco
 	if file.NotModified {
 		return old, nil
 	}
-	rec := &httpRecord{ETag: file.ETag, LastModified: file.LastModified, Size: file.Size, Checksum: f.checksum}
+	rec := &httpRecord{ETag: file.ETag, LastModified: file.LastModified, Size: file.Size, Racy: file.Racy, Checksum: f.checksum}
 	if rec.Digest, _, err = w.Commit(""); err != nil {
 		return nil, err
 	}

@@ -49,6 +49,24 @@ type File struct {
 	ETag         string // "" for none
 	LastModified string // as the server spells it, "" where it is none that can be read
 	Size         int64
+	// Racy says that the file was sent in the second of LastModified, or the one after:
+	// it may have changed since, and the server would say that it had not. Many servers
+	// make the ETag of that time as well.
+	Racy bool
+}
+
+// settled is how much older than its answer a file must be, so that its time tells
+// that it is the same (RFC 9110, 8.8.2.2; one second is the time's grain).
+const settled = 2 * time.Second
+
+// racy tells whether a server's answer came too soon after the file changed.
+func (f *File) racy(date string) bool {
+	changed, ok := f.ModTime()
+	if !ok {
+		return false
+	}
+	sent, err := http.ParseTime(date)
+	return err != nil || sent.Sub(changed) < settled
 }
 
 // ModTime returns the time of LastModified; ok is false for none.
@@ -155,6 +173,7 @@ func get(ctx context.Context, u *url.URL, w io.Writer, o HTTPOptions) (_ *File, 
 	if err != nil {
 		return nil, firstCause(ctx, err)
 	}
+	f.Racy = f.racy(resp.Header.Get("Date"))
 	return f, check.check()
 }
 
