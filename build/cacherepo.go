@@ -45,6 +45,7 @@ type sharedRecord struct {
 	Below   Key       `json:"below,omitempty"` // of a step, as in stepRecord
 	Created time.Time `json:"created"`         // when the step ran
 	Alias   Key       `json:"alias,omitempty"` // the key that an alias leads to
+	Traced  *tracedBy `json:"traced,omitempty"`
 }
 
 // cacheRepo is the cache repository of one build. A nil one holds nothing.
@@ -211,7 +212,7 @@ func (b *builder) repoAlias(ctx context.Context, definition Key) (Key, bool) {
 // repoStep is adopt for the cache repository.
 func (b *builder) repoStep(ctx context.Context, key Key, below *fsState) (result, bool) {
 	img, rec, ok := b.ask(ctx, kindStep, key)
-	if !ok {
+	if !ok || !b.trusts(ctx, rec.Traced) {
 		return result{}, false
 	}
 	if chain, err := below.chainID(ctx); err != nil || chain != rec.Below {
@@ -234,7 +235,7 @@ func (b *builder) share(key Key, below *fsState, res result) {
 		return // from there
 	}
 	b.sendShared(key, func(ctx context.Context) (sharedRecord, []oci.Layer, error) {
-		rec := sharedRecord{Kind: kindStep, Key: key, Created: res.created.UTC()}
+		rec := sharedRecord{Kind: kindStep, Key: key, Created: res.created.UTC(), Traced: res.record.Traced}
 		var err error
 		if rec.Below, err = below.chainID(ctx); err != nil || res.layer == nil {
 			return rec, nil, err

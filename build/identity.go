@@ -1,6 +1,9 @@
 package build
 
 import (
+	"context"
+	"time"
+
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/tree"
 )
@@ -65,6 +68,31 @@ func barred(barrier Key, digest string) Key {
 // workdirIdentity is the identity of a WORKDIR.
 func (b *builder) workdirIdentity(s *state, path string) Key {
 	return b.newIdentity("workdir", s.base).str(path).str(s.cfg.Config.User).str(b.epochKey()).sum()
+}
+
+// tracedBy says how the record of an exact key came by a result that was made on
+// something else below. docker would have done the step: whoever asks for its
+// behaviour, or for times in traces, must not get that result by the exact key.
+type tracedBy struct {
+	Times     bool `json:"times,omitempty"`     // the trace had times
+	OtherBase bool `json:"otherBase,omitempty"` // it was made on another base image
+	Done      bool `json:"done,omitempty"`      // the step was done as well, and gave the same but for times
+	// Age is how old the result was then, if the network was used for it.
+	Age time.Duration `json:"age,omitempty"`
+}
+
+// onlyExact marks the context of a step below "# fbuild: cache=exact".
+type onlyExact struct{}
+
+// trusts says whether a result that came by a trace may be used by its exact key.
+func (b *builder) trusts(ctx context.Context, t *tracedBy) bool {
+	switch {
+	case t == nil:
+		return true
+	case t.Age > b.opts.TraceNetTTL, !b.tracing(), ctx.Value(onlyExact{}) != nil, b.opts.CacheCheck && !t.Done, b.opts.CacheTimes && !t.Times:
+		return false
+	}
+	return b.opts.Trace != TraceStage || !t.OtherBase
 }
 
 // tracing says whether traces are used and kept.

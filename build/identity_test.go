@@ -1,8 +1,10 @@
 package build
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/exec"
@@ -108,6 +110,43 @@ func TestIdentity(t *testing.T) {
 			c.to(&to)
 			if got := from.identity(t) == to.identity(t); got != c.same {
 				t.Errorf("the same identity: %v, want %v", got, c.same)
+			}
+		})
+	}
+}
+
+// LAWS 6, 9, 10: a result that a trace led to is not found by its exact key where the
+// trace would not have been believed.
+func TestTrusts(t *testing.T) {
+	ttl := Options{TraceNetTTL: time.Hour}
+	cases := []struct {
+		name   string
+		opts   Options
+		exact  bool
+		traced *tracedBy
+		want   bool
+	}{
+		{"done here", Options{Trace: TraceOff, CacheTimes: true}, true, nil, true},
+		{"traced", ttl, false, &tracedBy{}, true},
+		{"--trace=off", Options{Trace: TraceOff}, false, &tracedBy{}, false},
+		{"cache=exact", ttl, true, &tracedBy{Done: true}, false},
+		{"--cache-check", Options{CacheCheck: true}, false, &tracedBy{}, false},
+		{"--cache-check of what it compared", Options{CacheCheck: true}, false, &tracedBy{Done: true}, true},
+		{"--cache-times", Options{CacheTimes: true}, false, &tracedBy{}, false},
+		{"--cache-times of a trace with times", Options{CacheTimes: true}, false, &tracedBy{Times: true}, true},
+		{"--trace=stage", Options{Trace: TraceStage}, false, &tracedBy{}, true},
+		{"--trace=stage on another base", Options{Trace: TraceStage}, false, &tracedBy{OtherBase: true}, false},
+		{"the network, in time", ttl, false, &tracedBy{Age: time.Minute}, true},
+		{"the network, too long ago", ttl, false, &tracedBy{Age: 2 * time.Hour}, false},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			ctx := t.Context()
+			if c.exact {
+				ctx = context.WithValue(ctx, onlyExact{}, true)
+			}
+			if got := (&builder{opts: c.opts}).trusts(ctx, c.traced); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
 			}
 		})
 	}

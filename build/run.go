@@ -41,6 +41,9 @@ func (r *stageRun) runStep(ctx context.Context, s *state, in *dockerfile.Run, st
 	defer mounts.close()
 	run := b.runKey(s, in, network)
 	key := mounts.key(run)
+	if in.Exact {
+		ctx = context.WithValue(ctx, onlyExact{}, true)
+	}
 	res, unlock, err := b.reuse(ctx, key, s.fs)
 	if err != nil || unlock == nil {
 		s.key = key

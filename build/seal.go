@@ -45,6 +45,8 @@ type stepRecord struct {
 	Ran     time.Time     `json:"ran,omitzero"`
 	Took    time.Duration `json:"took,omitempty"`
 	Network bool          `json:"network,omitempty"`
+	// Traced is nil where the step was done on what is below and gave this.
+	Traced *tracedBy `json:"traced,omitempty"`
 }
 
 // ran is when the step was last done.
@@ -70,6 +72,9 @@ type result struct {
 func (b *builder) recorded(ctx context.Context, key Key, below *fsState) (result, bool) {
 	var rec stepRecord
 	if !b.getJSON(kindStep, string(key), &rec) {
+		return result{}, false
+	}
+	if !b.trusts(ctx, rec.Traced) {
 		return result{}, false
 	}
 	if chain, err := below.chainID(ctx); err != nil || chain != rec.Below {
@@ -160,6 +165,9 @@ func (b *builder) commitStep(c commitment) result {
 	if c.ran != nil {
 		rec.Ran, rec.Took, rec.Network = c.ran.ended, c.ran.took, c.ran.network
 	}
+	if c.earlier != nil {
+		rec.Traced = &tracedBy{Times: b.opts.CacheTimes, Done: true}
+	}
 	res := result{layer: l, created: rec.Created, record: rec}
 	b.behind(func(ctx context.Context) error {
 		defer c.unlock()
@@ -195,7 +203,9 @@ func (b *builder) finished(ctx context.Context, c commitment, rec stepRecord, re
 	made := madeRecord{Key: c.key, Title: c.title, Created: rec.Created}
 	if c.trace != nil {
 		made.Identity = c.trace.id
-		made.Trace = b.keepTrace(ctx, c.trace, c.below, tracedResult{Key: c.key, Step: rec})
+		step := rec
+		step.Traced = nil // it is so on what the trace is of
+		made.Trace = b.keepTrace(ctx, c.trace, c.below, tracedResult{Key: c.key, Step: step})
 	}
 	if rec.DiffID != "" && c.earlier == nil && c.title != "" {
 		b.keepMade(rec.DiffID, made)

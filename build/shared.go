@@ -121,7 +121,7 @@ func (b *builder) sharedStep(ctx context.Context, key Key, below *fsState) (res 
 	var thin func() bool
 	ok = b.sharedRecord(ctx, kindStep, string(key), func(c *cacheSource, e *sharedEntry, value []byte) bool {
 		var rec stepRecord
-		if json.Unmarshal(value, &rec) != nil {
+		if json.Unmarshal(value, &rec) != nil || !b.trusts(ctx, rec.Traced) {
 			return false
 		}
 		if chain, err := below.chainID(ctx); err != nil || chain != rec.Below {

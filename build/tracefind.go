@@ -26,7 +26,7 @@ type tracer struct {
 	key    Key // its exact key
 	base   Key // of the stage
 	below  *fsState
-	mounts *mountSet // nil for none
+	mounts *mountSet // of a RUN, else nil
 
 	list  []tracedResult // of the identity
 	asked bool           // list is known
@@ -197,6 +197,14 @@ func (t *tracer) reused(hit *traceHit, questions int) {
 // time and network use of the run that gave it. unlock is called when that is stored.
 func (t *tracer) adopt(hit *traceHit, unlock func()) result {
 	b, below, key := t.b, t.below, t.key
+	rec := hit.Step
+	if t.mounts != nil { // a RUN: of other steps it is known what they look at
+		rec.Traced = &tracedBy{Times: b.opts.CacheTimes, OtherBase: hit.Base != t.base, Done: b.opts.CacheCheck}
+		if rec.Network {
+			rec.Traced.Age = time.Since(rec.ran())
+		}
+	}
+	hit.res.record = rec
 	if b.planning() || hit.source != "" || below.borrowed() || t.mounts.borrowed() {
 		unlock() // what was not read to its end here is not stored here (LAWS 11)
 		b.shareTraces(t.id, below, hit.tracedResult)
@@ -204,7 +212,7 @@ func (t *tracer) adopt(hit *traceHit, unlock func()) result {
 	}
 	b.behind(func(ctx context.Context) error {
 		defer unlock()
-		if err := b.remember(ctx, key, below, hit.Step); err != nil {
+		if err := b.remember(ctx, key, below, rec); err != nil {
 			return err
 		}
 		t.rep.Differences, t.rep.Total = t.changedBelow(hit)
