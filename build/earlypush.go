@@ -25,9 +25,13 @@ type earlyPush struct {
 	mute   atomic.Bool // a registry that does not take one layer takes none early
 }
 
-// newEarlyPush returns nil where nothing is pushed.
+// newEarlyPush returns nil where nothing is pushed, or nothing may leave the build
+// before all of it was done.
 func newEarlyPush(ctx context.Context, o Options, target *dockerfile.Stage) *earlyPush {
 	p := &earlyPush{ctx: ctx, outs: map[*oci.RemoteArtifact]Output{}, stages: map[*dockerfile.Stage]bool{}, slots: make(chan struct{}, earlyPushes)}
+	if o.VerifyReproducible {
+		return nil
+	}
 	repos := map[string]bool{}
 	for _, out := range o.Outputs {
 		if out.Type != OutputRegistry || o.SingleSnapshot || o.lint || o.Remote == nil {

@@ -64,7 +64,7 @@ func List(ctx context.Context, s *cache.Store) ([]*Image, error) {
 		}
 		img, err := open(ctx, s, n.Desc)
 		if err != nil {
-			return nil, fmt.Errorf("open image %s: %w", n.Name, err)
+			return nil, damaged(n.Name, err)
 		}
 		img.Names = []string{n.Name}
 		byDigest[n.Desc.Digest] = img
@@ -74,6 +74,11 @@ func List(ctx context.Context, s *cache.Store) ([]*Image, error) {
 		return b.Config.Created.Compare(a.Config.Created.Time)
 	})
 	return out, nil
+}
+
+// damaged says what to do about an image that cannot be opened.
+func damaged(name string, err error) error {
+	return fmt.Errorf("open image %s: %w (fbuild cache verify --remove takes damaged images out of the store)", name, err)
 }
 
 // open opens the image whose manifest is desc.
@@ -112,16 +117,12 @@ const shortest = 4
 // with a digest, an image ID or a manifest's digest, whole or its first digits. It
 // returns ErrNoImage and ErrAmbiguous.
 func Find(ctx context.Context, s *cache.Store, text string) (*Image, error) {
+	if img, err := findName(ctx, s, text); img != nil || err != nil {
+		return img, err
+	}
 	list, err := List(ctx, s)
 	if err != nil {
 		return nil, err
-	}
-	if full, err := Name(text); err == nil {
-		for _, img := range list {
-			if slices.Contains(img.Names, full) {
-				return img, nil
-			}
-		}
 	}
 	name, digest, _ := strings.Cut(text, "@")
 	if digest == "" {
@@ -147,6 +148,33 @@ func Find(ctx context.Context, s *cache.Store, text string) (*Image, error) {
 		return found[0], nil
 	}
 	return nil, fmt.Errorf("%w: %s", ErrAmbiguous, text)
+}
+
+// findName returns the image that has a name, nil for none. Other images may be
+// damaged.
+func findName(ctx context.Context, s *cache.Store, text string) (*Image, error) {
+	full, err := Name(text)
+	if err != nil {
+		return nil, nil //nolint:nilerr // it is no name
+	}
+	named, err := s.Images()
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(named, func(n cache.Image) bool { return n.Name == full })
+	if i < 0 {
+		return nil, nil
+	}
+	img, err := open(ctx, s, named[i].Desc)
+	if err != nil {
+		return nil, damaged(full, err)
+	}
+	for _, n := range named {
+		if n.Desc.Digest == named[i].Desc.Digest {
+			img.Names = append(img.Names, n.Name)
+		}
+	}
+	return img, nil
 }
 
 // Name completes a name as docker does: "app" is "docker.io/library/app:latest".

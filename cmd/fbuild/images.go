@@ -216,6 +216,15 @@ func (a *app) removeImageCommand(name string) *cobra.Command {
 }
 
 func (a *app) removeImage(ctx context.Context, s *cache.Store, name string, force bool) error {
+	if full, err := image.Name(name); err == nil { // also of a damaged image
+		err := s.Untag(full)
+		if err == nil {
+			fmt.Fprintln(a.stdout, "Untagged:", image.Familiar(full))
+		}
+		if !errors.Is(err, cache.ErrNotFound) {
+			return err
+		}
+	}
 	img, err := findImage(ctx, s, name)
 	if err != nil {
 		if force && errors.Is(err, image.ErrNoImage) {
@@ -224,9 +233,7 @@ func (a *app) removeImage(ctx context.Context, s *cache.Store, name string, forc
 		return err
 	}
 	names := img.Names
-	if full, err := image.Name(name); err == nil && slices.Contains(names, full) {
-		names = []string{full}
-	} else if len(names) > 1 && !force {
+	if len(names) > 1 && !force {
 		return &hintError{fmt.Errorf("%s has %d names: %s", name, len(names), strings.Join(names, ", ")), "remove the names one by one, or all of them with --force"}
 	}
 	for _, n := range names {
