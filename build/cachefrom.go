@@ -210,7 +210,11 @@ func (c *cacheSource) unpack(ctx context.Context, b *builder, e *sharedEntry) ([
 	if err != nil {
 		return nil, err
 	}
-	data, err := unpackValue(r)
+	limit := int64(maxSharedDoc)
+	if e.Kind == kindIndex || e.Kind == kindTraces {
+		limit = maxSharedValue
+	}
+	data, err := unpackAtMost(r, limit)
 	return data, errors.Join(err, r.Close())
 }
 

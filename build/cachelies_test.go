@@ -175,7 +175,7 @@ func TestSharedValueIsBounded(t *testing.T) {
 	if data, err := unpackAtMost(bytes.NewReader(packed), 1<<20+1); err != nil || len(data) != 1<<20+1 {
 		t.Errorf("at the limit: got %d bytes, error %v", len(data), err)
 	}
-	if _, err := unpackValue(strings.NewReader("no zstd")); err == nil {
+	if _, err := unpackAtMost(strings.NewReader("no zstd"), 1<<20); err == nil {
 		t.Error("unpacked what is no zstd")
 	}
 	if _, err := decodeInline(strings.Repeat("A", maxInline+1)); err == nil {

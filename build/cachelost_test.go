@@ -1,6 +1,7 @@
 package build
 
 import (
+	"encoding/base64"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -90,5 +91,22 @@ func TestHitOnBorrowedContents(t *testing.T) {
 				t.Errorf("stored: got %v, want %v", ok, tt.known)
 			}
 		})
+	}
+}
+
+// LAWS 10: an inline cache is a bomb no larger than a list.
+func TestInlineBomb(t *testing.T) {
+	packed, err := packValue(make([]byte, 200<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := decodeInline(base64.StdEncoding.EncodeToString(packed)); err == nil || len(packed) > maxInline/2 {
+		t.Errorf("%d bytes unpacked to 200 MiB", len(packed))
+	}
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 200<<20 {
+		t.Errorf("%d MiB for an inline cache of %d bytes", got>>20, len(packed))
 	}
 }

@@ -247,9 +247,7 @@ func packValue(data []byte) ([]byte, error) {
 	return out, w.Close()
 }
 
-// unpackValue reads what anybody may have written.
-func unpackValue(r io.Reader) ([]byte, error) { return unpackAtMost(r, maxSharedValue) }
-
+// unpackAtMost reads what anybody may have written.
 func unpackAtMost(r io.Reader, limit int64) ([]byte, error) {
 	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(limit)), zstd.WithDecoderMaxWindow(64<<20))
 	if err != nil {

@@ -44,7 +44,7 @@ func decodeInline(text string) ([]byte, error) {
 	if err != nil {
 		return nil, errors.New("its inline cache cannot be read")
 	}
-	return unpackValue(bytes.NewReader(packed))
+	return unpackAtMost(bytes.NewReader(packed), maxSharedDoc)
 }
 
 // withInline adds the list of the image's results to its annotations, where it is
