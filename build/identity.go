@@ -10,7 +10,7 @@ import (
 
 // traceVersion is in every identity: it changes when questions, their answers or what
 // an identity holds do, so that a trace of another meaning is never asked.
-const traceVersion = "fbuild trace 1"
+const traceVersion = "fbuild trace 2"
 
 // newIdentity begins the identity of a step: all that decides about its result but the
 // file systems that it looks at (LAWS 8). Results with traces are kept under it.

@@ -53,6 +53,7 @@ func (s *step) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 		s.killPrivileges(i, in.Valid&fuse.FATTR_KILL_SUIDGID != 0)
 	}
 	setTime(&i.atime, i.ctime, in.Valid&fuse.FATTR_ATIME != 0, in.Valid&fuse.FATTR_ATIME_NOW != 0, in.Atime, in.Atimensec)
+	i.timed = i.timed || in.Valid&fuse.FATTR_MTIME != 0
 	setTime(&i.mtime, i.ctime, in.Valid&fuse.FATTR_MTIME != 0, in.Valid&fuse.FATTR_MTIME_NOW != 0, in.Mtime, in.Mtimensec)
 	out.SetTimeout(forever)
 	s.attr(i, &out.Attr)

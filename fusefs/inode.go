@@ -35,6 +35,7 @@ type inode struct {
 	lookups  uint64
 	asked    asks // what the step asked of base
 	fresh    bool // no byte is base's any more
+	timed    bool // it was given a time
 
 	dir  *directory
 	file *content

@@ -22,7 +22,8 @@ const (
 	askLink    asks = 1 << (trace.Link - 1)
 	askXattr   asks = 1 << (trace.Xattr - 1)
 	askNames   asks = 1 << (trace.Names - 1)
-	askAll     asks = askNames<<1 - 1
+	askTime    asks = 1 << (trace.Time - 1)
+	askAll     asks = askNames<<1 - 1 // but for times, which count where a layer lacks them only
 )
 
 // rule is a way in which a step depends on its parent (LAWS 2, 3, 4).
@@ -52,7 +53,7 @@ const (
 var ruleAsks = [rules]asks{
 	ruleEntry: askEntry, ruleAbsent: askEntry, ruleList: askList, ruleContent: askContent, ruleLink: askLink, ruleXattr: askXattr,
 	ruleWrite: askContent, ruleVictim: askList, ruleSetXattr: askXattr, ruleLinks: askAll,
-	ruleLayer: askEntry | askContent | askLink | askXattr, ruleDropped: askAll &^ askList,
+	ruleLayer: askEntry | askContent | askLink | askXattr, ruleDropped: askAll&^askList | askTime,
 	ruleAncestor: askEntry | askXattr, ruleMoved: askAll &^ askNames, ruleNames: askNames | askEntry,
 }
 
@@ -218,9 +219,9 @@ func asksOf(n *tree.Node) asks {
 
 // kindAsks is what can be asked of each kind of entry.
 var kindAsks = [...]asks{
-	tree.Dir: askEntry | askXattr | askList, tree.File: askEntry | askXattr | askContent | askNames,
-	tree.Symlink: askEntry | askXattr | askLink | askNames, tree.Fifo: askEntry | askXattr | askNames,
-	tree.CharDevice: askEntry | askXattr | askNames, tree.BlockDevice: askEntry | askXattr | askNames,
+	tree.Dir: askEntry | askXattr | askList, tree.File: askEntry | askXattr | askContent | askNames | askTime,
+	tree.Symlink: askEntry | askXattr | askLink | askNames | askTime, tree.Fifo: askEntry | askXattr | askNames | askTime,
+	tree.CharDevice: askEntry | askXattr | askNames | askTime, tree.BlockDevice: askEntry | askXattr | askNames | askTime,
 }
 
 // doubts notes why the questions may lack something (LAWS 10). Callers hold mu.

@@ -75,7 +75,7 @@ func (t *traces) noteInode(i *inode) {
 func (t *traces) expand() []trace.Question {
 	n := 0
 	for _, f := range t.found {
-		for k := trace.Entry; k <= trace.Names; k++ {
+		for k := trace.Entry; k <= trace.Time; k++ {
 			n += int(f.asks >> (k - 1) & 1)
 		}
 	}
@@ -85,7 +85,7 @@ func (t *traces) expand() []trace.Question {
 			t.doubts("the step asked for %q, which is no path of a tree", f.path)
 			continue
 		}
-		for k := trace.Entry; k <= trace.Names; k++ {
+		for k := trace.Entry; k <= trace.Time; k++ {
 			if f.asks>>(k-1)&1 != 0 {
 				out = append(out, trace.Question{Path: f.path, Kind: k})
 			}
@@ -145,8 +145,11 @@ func (t *traces) replaced(p string, victim *tree.Node) {
 	if written && (t.layer[k].Node == nil || t.layer[k].Node.Kind != victim.Kind) {
 		return
 	}
-	if !written || sameEntry(t.layer[k].Node, victim) {
+	switch {
+	case !written:
 		t.note(p, t.asks[ruleDropped]&asksOf(victim))
+	case sameEntry(t.layer[k].Node, victim):
+		t.note(p, t.asks[ruleDropped]&asksOf(victim)&^askTime)
 	}
 	for _, name := range victim.Names() {
 		t.replaced(tree.Join(p, name), victim.Child(name))
@@ -186,13 +189,17 @@ func (s *step) endInPlace(c *inode) (changed bool) {
 		return false
 	}
 	s.endNames(c)
-	switch same := c.sameAttrs(); {
+	same, dropped := c.sameAttrs(), s.traces.asks[ruleDropped]
+	if same && c.timed { // it was given the time that it has
+		c.asked |= dropped & askTime
+	}
+	switch {
 	case !same && c.fresh:
 		c.asked |= s.traces.asks[ruleLayer] &^ askContent
 	case !same || c.base.Links() != nil:
 		s.saw(c, ruleLayer)
 	case c.file != nil && c.file.own: // its bytes were compared with the parent's
-		s.saw(c, ruleDropped)
+		c.asked |= dropped &^ askTime
 	default:
 		return false
 	}

@@ -50,10 +50,10 @@ func DecodeQuestions(b []byte) ([]Question, error) {
 		}
 		last = q
 		kinds := d.uint()
-		if kinds == 0 || kinds >= 1<<Names {
+		if kinds == 0 || kinds >= 1<<Time {
 			d.fail("unknown kinds")
 		}
-		for k := Entry; k <= Names && d.err == nil; k++ {
+		for k := Entry; k <= Time && d.err == nil; k++ {
 			if kinds&(1<<(k-Entry)) != 0 {
 				q.Kind = k
 				list = append(list, q)

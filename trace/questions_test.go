@@ -56,7 +56,7 @@ func TestQuestionsCorrupt(t *testing.T) {
 		"out of order":   {2, 0, 0, 1, 'b', 1, 0, 0, 1, 'a', 1},
 		"twice":          {2, 0, 0, 1, 'a', 1, 0, 1, 0, 2},
 		"no kind":        {1, 0, 0, 1, 'a', 0},
-		"unknown kind":   {1, 0, 0, 1, 'a', 1 << 6},
+		"unknown kind":   {1, 0, 0, 1, 'a', 0x80, 1},
 		"shared nothing": {1, 0, 1, 1, 'a', 1},
 		"bytes behind":   {1, 0, 0, 1, 'a', 1, 0},
 		"long list":      {200, 1, 0},
