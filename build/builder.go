@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -142,7 +143,7 @@ type builder struct {
 	cancel  context.CancelCauseFunc
 	sealCtx context.Context //nolint:containedctx // of one Build; ends when the caller gives up, not when a step fails
 	sealing chan struct{}   // one entry for each layer that is being sealed
-	caches  bool            // some RUN has a cache mount
+	caches  atomic.Bool     // some RUN has a cache mount
 	workers *layer.Workers  // of all layers
 	frames  *frameStore
 	// onSealed, where set before the first step, is told of each layer of this build
@@ -262,7 +263,9 @@ func (b *builder) fail(err error) {
 func (b *builder) build(ctx context.Context, target *dockerfile.Stage) (*Result, error) {
 	b.group, b.groupCtx = errgroup.WithContext(ctx)
 	needed := dockerfile.Needed(target)
-	b.caches = mountsCaches(needed)
+	for _, st := range needed {
+		b.seeCaches(st.Instructions)
+	}
 	for _, st := range needed {
 		b.stage(st)
 	}

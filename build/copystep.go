@@ -216,7 +216,7 @@ func (c *copyRun) traced(ctx context.Context) (*traceHit, error) {
 	}
 	c.tracer.key, c.tracer.asked = c.key, false
 	c.tracer.id = c.b.newIdentity("copy", c.tracer.base).str(string(c.content)).sum()
-	return c.tracer.findUnless(ctx, c.b.caches) // see tracer.results; it is done at once, with times that do not go back
+	return c.tracer.findUnless(ctx, c.b.caches.Load()) // see tracer.results; it is done at once, with times that do not go back
 }
 
 // commit stores what was copied.

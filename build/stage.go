@@ -140,6 +140,7 @@ func (r *stageRun) start(ctx context.Context) (*state, []dockerfile.Instruction,
 		return nil, nil, err
 	}
 	s.cfg.Config.OnBuild = nil
+	b.seeCaches(triggers)
 	r.total += countSteps(triggers)
 	s.scope = r.scope(s)
 	return s, triggers, nil

@@ -47,24 +47,26 @@ type traceHit struct {
 func (t *tracer) results(ctx context.Context) []tracedResult {
 	if !t.asked {
 		t.list, t.asked = t.b.traceResults(ctx, t.id), true
-		if t.b.caches && len(t.list) > 1 {
+		if t.b.caches.Load() && len(t.list) > 1 {
 			t.list = t.list[:1]
 		}
 	}
 	return t.list
 }
 
-// mountsCaches tells whether a RUN of the stages has a cache mount. What its flags say
-// in the end is known only when it is its turn, so that is read as it is written.
-func mountsCaches(stages []*dockerfile.Stage) bool {
-	for _, st := range stages {
-		for _, in := range st.Instructions {
-			if run, ok := in.(*dockerfile.Run); ok && len(run.Mounts) > 0 && strings.Contains(run.Original(), "type="+dockerfile.MountCache) {
-				return true
-			}
+// seeCaches notes whether a RUN has a cache mount. What its flags say in the end is known
+// only when it is its turn, so that is read as it is written, a variable as a cache.
+func (b *builder) seeCaches(list []dockerfile.Instruction) {
+	for _, in := range list {
+		run, ok := in.(*dockerfile.Run)
+		if !ok || len(run.Mounts) == 0 {
+			continue
+		}
+		text := run.Original()
+		if strings.Contains(text, "type="+dockerfile.MountCache) || strings.Contains(text, "type=$") {
+			b.caches.Store(true)
 		}
 	}
-	return false
 }
 
 // find returns an earlier result none of whose questions is answered otherwise now, nil
