@@ -83,7 +83,7 @@ func TestFullDisk(t *testing.T) {
 // TestFullOutput: an output that does not fit is not half there.
 func TestFullOutput(t *testing.T) {
 	needRoot(t)
-	h := newHome(t, legs(t.Name())[1])
+	h := newHome(t, lastLeg(t))
 	h.write(map[string]string{"large": strings.Repeat("0123456789abcdef", 1<<20)})
 	h.dockerfile("FROM busybox", "COPY large /large", "RUN head -c 9000000 /dev/urandom > /random")
 	h.ok("build", "-t", "fits", ".")

@@ -97,7 +97,7 @@ func TestInterruptStalledServer(t *testing.T) {
 	}
 	defer func() { _ = l.Close() }() // its connections wait in the queue
 	host := l.Addr().String()
-	h := newHome(t, legs(t.Name())[1])
+	h := newHome(t, lastLeg(t))
 	h.write(map[string]string{"add": "FROM scratch\nADD http://" + host + "/x /\n"})
 	for _, args := range [][]string{
 		{"http://" + host + "/x.git"}, {"ssh://git@" + host + "/x.git"}, {"http://" + host + "/x.tar"}, {"-f", "add", "."},
