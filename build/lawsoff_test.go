@@ -71,7 +71,7 @@ var laws = []law{
 		file: "COPY . /w\nRUN sh /w/prep\nRUN look getxattr /f user.k >/out\n", setup: []string{"prep=:>/f; look setxattr /f user.k 1"}, edit: []string{"prep=:>/f; look setxattr /f user.k 2"},
 	},
 	{
-		name: "3 list of what was removed", off: without(func(o *ran, q trace.Question, n *tree.Node) bool { return q.Kind == trace.List && o.removed(q.Path) }),
+		name: "3 list of what was removed", off: without(func(o *ran, q trace.Question, _ *tree.Node) bool { return q.Kind == trace.List && o.removed(q.Path) }),
 		file: "COPY . /w\nRUN rmdir /w/d || echo full >/out\n", setup: []string{"d/"}, edit: []string{"d/a=1"},
 	},
 	{
@@ -79,11 +79,11 @@ var laws = []law{
 		file: "COPY . /w\nRUN chmod 700 /w/a\n", setup: []string{"a=1"}, edit: []string{"a=2"},
 	},
 	{
-		name: "4 what was written again", off: without(func(o *ran, q trace.Question, n *tree.Node) bool { return q.Kind == trace.Content }),
+		name: "4 what was written again", off: without(func(_ *ran, q trace.Question, _ *tree.Node) bool { return q.Kind == trace.Content }),
 		file: "COPY . /w\nRUN echo 1 > /w/a; touch -d @1600000000 /w/a\n", setup: []string{"a=1\n", "a@1600000000"}, edit: []string{"a=2\n", "a@1600000000"},
 	},
 	{
-		name: "4 below what was moved", off: without(func(o *ran, q trace.Question, n *tree.Node) bool {
+		name: "4 below what was moved", off: without(func(_ *ran, q trace.Question, _ *tree.Node) bool {
 			return strings.HasPrefix(q.Path, "w/d") && (q.Kind == trace.List || q.Kind == trace.Content)
 		}),
 		file: "COPY . /w\nRUN mv /w/d /d\n", setup: []string{"d/a=1"}, edit: []string{"d/a=2"},

@@ -81,16 +81,16 @@ func (rep *reportedStep) end(s *state, res result, cached bool, err error) {
 }
 
 // traced adds what is found out behind the step, while others read its report.
-func (l *reporting) traced(rep *StepReport, id string, questions int, read int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (r *reporting) traced(rep *StepReport, id string, questions int, read int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	rep.Trace, rep.Questions, rep.ReadBytes = id, questions, rep.ReadBytes+read
 }
 
 // copied is a report as it is now.
-func (l *reporting) copied(rep *StepReport) StepReport {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (r *reporting) copied(rep *StepReport) StepReport {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	return *rep
 }
 

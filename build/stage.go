@@ -233,7 +233,7 @@ func (r *stageRun) instruction(ctx context.Context, s *state, raw dockerfile.Ins
 		}
 	}
 	if !cached {
-		r.b.early.layer(r.b, r.stage, res.layer)
+		r.b.early.layer(r.b, r.stage, res.layer) //nolint:contextcheck // it outlives the steps, not the build
 	}
 	s.fs = s.fs.push(res.layer)
 	addHistory(&s.cfg, createdBy, &res.created, res.layer == nil)

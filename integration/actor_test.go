@@ -69,9 +69,23 @@ var (
 	overlaid = []string{"run_layers.txtar", "run_mount_bind.txtar", "TestFullDisk", "TestLaw12EndOfRun", "a_RUN_that_writes"}
 )
 
-// legs is the covering matrix of a test, by its name: both users, and the covering
-// recorders, not each with each. FBUILD_MATRIX=all runs the whole product, ci one leg.
+// legs are those of coveringLegs, or with FBUILD_MATRIX=ci one of them: overlay where
+// it is there, else the one that the name chooses.
 func legs(name string) []leg {
+	out := coveringLegs(name)
+	if os.Getenv("FBUILD_MATRIX") != "ci" {
+		return out
+	}
+	at := len(out) - 1
+	if out[at].recorder != "overlay" {
+		at = len(name) % len(out)
+	}
+	return out[at : at+1]
+}
+
+// coveringLegs is the covering matrix of a test, by its name: both users, and the covering
+// recorders, not each with each, root first. FBUILD_MATRIX=all is the whole product.
+func coveringLegs(name string) []leg {
 	var out []leg
 	if os.Getenv("FBUILD_MATRIX") == "all" || len(suite.actors) == 1 {
 		for _, a := range suite.actors {
@@ -91,20 +105,13 @@ func legs(name string) []leg {
 	if slices.Contains(overlaid, filepath.Base(name)) {
 		out = append(out, leg{suite.actors[sum%len(suite.actors)], "overlay"})
 	}
-	if os.Getenv("FBUILD_MATRIX") == "ci" { // one of them, overlay where it is among them
-		last := len(out) - 1
-		if out[last].recorder != "overlay" {
-			last = sum / 2 % len(out)
-		}
-		return out[last : last+1]
-	}
 	return out
 }
 
 // lastLeg is one of the legs of a test that needs no more: the ordinary user's where
 // there are two users.
 func lastLeg(t *testing.T) leg {
-	list := legs(t.Name())
+	list := coveringLegs(t.Name())
 	return list[len(list)-1]
 }
 

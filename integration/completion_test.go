@@ -29,7 +29,7 @@ printf '%s\n' "${COMPREPLY[@]}"
 // TestCompletion: a real bash completes commands, flags and their values.
 func TestCompletion(t *testing.T) {
 	need(t, haveProgram("bash"), "bash")
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	h.dockerfile("FROM busybox AS compile", "FROM scratch AS test", "FROM scratch")
 	h.write(map[string]string{"other/Dockerfile": "FROM scratch AS elsewhere\n"})
 	// What stands before a = is a word of its own to bash, and not offered again.

@@ -93,7 +93,7 @@ func TestExecutorLyingCache(t *testing.T) {
 		{"other blobs", in("blobs/", func(w http.ResponseWriter) { _, _ = w.Write([]byte("lies")) }), "cache repository"},
 		{"refused", in("manifests/", func(w http.ResponseWriter) { w.WriteHeader(http.StatusForbidden) }), "cache repository"},
 	}
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	var now lie
 	reg := busyRegistry(t, registryOptions{lie: func(w http.ResponseWriter, r *http.Request) bool { return now != nil && now(w, r) }})
 	h.dockerfile("FROM "+reg.host()+"/busybox", "RUN echo one > /one; echo ran-one", "RUN cat /one; echo ran-two")
@@ -207,7 +207,7 @@ func TestExecutorCredentials(t *testing.T) {
 	}
 	t.Run("not allowed", func(t *testing.T) {
 		open := busyRegistry(t, registryOptions{})
-		h := newHome(t, legs(t.Name())[0])
+		h := newHome(t, coveringLegs(t.Name())[0])
 		h.dockerfile("FROM "+open.host()+"/busybox", "RUN echo ran")
 		r := h.fails(1, "check push permission", "config.json", "executor", "-c", ".", "-d", reg.host()+"/private:1")
 		if strings.Contains(r.stderr, "ran") {
@@ -270,7 +270,7 @@ func unknownTLS(t *testing.T, h http.Handler) (host string) {
 func TestExecutorInsecure(t *testing.T) {
 	reg := busyRegistry(t, registryOptions{})
 	host := unknownTLS(t, reg.handler)
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	push := []string{"executor", "-c", ".", "--cache", "-d", host + "/app:1"}
 	h.dockerfile("FROM "+reg.host()+"/busybox", "RUN true")
 	h.fails(1, host, "", push...)

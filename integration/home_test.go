@@ -85,6 +85,9 @@ func (h *home) furnish() error {
 		varBin + "=" + suite.bin, varUID + "=" + strconv.Itoa(h.uid), varGID + "=" + strconv.Itoa(h.gid),
 		varRecorder + "=" + h.recorder, varBases + "=" + suite.bases,
 	}
+	if check := os.Getenv("FBUILD_CACHE_CHECK"); check != "" { // every hit by trace is run and compared
+		h.env = append(h.env, "FBUILD_CACHE_CHECK="+check)
+	}
 	return h.give(h.dir)
 }
 

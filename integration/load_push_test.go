@@ -47,7 +47,7 @@ func TestPushRefusedHalfWay(t *testing.T) {
 				return status != 0
 			}})
 			defer reg.close()
-			h := loadHome(t, legs(t.Name())[0])
+			h := loadHome(t, coveringLegs(t.Name())[0])
 			args := []string{"build", "-t", reg.host() + "/app:1", "--push", "--iidfile", "id", "--metadata-file", "m.json", "."}
 			r := h.fails(1, tt.want, tt.hint, args...)
 			if got := taggedLines(r.stderr, "fbuild: hint: "); len(got) != 1 {

@@ -42,7 +42,7 @@ func (h *home) with(env []string, args ...string) result {
 func TestLoadDocker(t *testing.T) {
 	needRoot(t)
 	d := startDockerd(t)
-	h := loadHome(t, legs(t.Name())[0])
+	h := loadHome(t, coveringLegs(t.Name())[0])
 	env := []string{"DOCKER_HOST=" + d.host(), "FBUILD_LOADER="}
 	r := h.with(env, "build", "-t", "loaded:1", "-t", "example.com/team/loaded:2", "--load", "--iidfile", "id", "-o", "type=docker,dest=x.tar,name=archive", ".")
 	if r.code != 0 {
@@ -116,7 +116,7 @@ func (h *home) fakeProgram(name, script string) string {
 func TestLoadPodman(t *testing.T) {
 	needRoot(t) // rootless podman's runtime refuses hosts with cgroup v1
 	need(t, haveProgram("podman") && haveProgram("runc"), "podman and runc")
-	h := loadHome(t, legs(t.Name())[0])
+	h := loadHome(t, coveringLegs(t.Name())[0])
 	storage := h.podmanStorage(t)
 	env := append(slices.Clip(storage), "DOCKER_HOST=unix://"+filepath.Join(h.dir, "none.sock"))
 	r := h.with(env, "build", "-t", "loaded:1", "-t", "example.com/team/loaded:2", "--load", "-o", "type=docker,dest=x.tar,name=example.com/archive", ".")
@@ -172,7 +172,7 @@ func (h *home) podmanStorage(t *testing.T) []string {
 func TestLoadArchive(t *testing.T) {
 	need(t, haveProgram("skopeo"), "skopeo")
 	eachActor(t, func(t *testing.T, _ *home) {
-		h := loadHome(t, legs(t.Name())[0])
+		h := loadHome(t, coveringLegs(t.Name())[0])
 		h.ok("build", "-t", "a:1", "-t", "b:2", "-o", "type=docker,dest=x.tar", "-o", "type=oci,dest=layout,tar=false", ".")
 		if names := output(t, program("tar", "tf", filepath.Join(h.ctx, "x.tar"))); !strings.Contains(names, "\nrepositories\n") {
 			t.Errorf("entries: got %q, want repositories among them", names)
@@ -204,7 +204,7 @@ func TestLoadArchive(t *testing.T) {
 // TestLoadNowhere: with nobody to take the image the build ends before its first
 // step.
 func TestLoadNowhere(t *testing.T) {
-	h := loadHome(t, legs(t.Name())[0])
+	h := loadHome(t, coveringLegs(t.Name())[0])
 	bin := h.fakeProgram("podman", "exit 1")
 	env := []string{"PATH=" + bin, "DOCKER_HOST=unix://" + filepath.Join(h.dir, "none.sock")}
 	r := h.with(append(env, "FBUILD_LOADER="), "build", "--load", ".")
@@ -219,7 +219,7 @@ func TestLoadNowhere(t *testing.T) {
 // TestLoadInterrupted: Ctrl-C while the archive is under way ends the program that
 // takes it, too.
 func TestLoadInterrupted(t *testing.T) {
-	h := loadHome(t, legs(t.Name())[0])
+	h := loadHome(t, coveringLegs(t.Name())[0])
 	bin := h.fakeProgram("podman", `case "$1" in version) exit 0;; esac; echo $$ >"$HOME/loading.new"; mv "$HOME/loading.new" "$HOME/loading"; exec sleep 60`)
 	h.env = append(h.env, "PATH="+bin+":/usr/bin:/bin", "FBUILD_LOADER=podman")
 	p := h.start("build", "--load", ".")

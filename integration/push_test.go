@@ -75,7 +75,7 @@ func TestPushWhileStepsRun(t *testing.T) {
 			}
 			asked := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				if reg.count("PUT /v2/app/blobs/") == 0 {
-					http.Error(w, "not yet", http.StatusServiceUnavailable)
+					w.WriteHeader(http.StatusServiceUnavailable)
 				}
 			}))
 			defer asked.Close()
@@ -107,7 +107,7 @@ func TestPushWhileStepsRun(t *testing.T) {
 func TestMovedTag(t *testing.T) {
 	reg := newRegistry(registryOptions{})
 	defer reg.close()
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	for _, v := range []string{"one", "two"} {
 		dir := filepath.Join(h.dir, v)
 		withLayer(t, dir, mustTar(t, file{name: "version", data: v, mode: 0o644}))
@@ -149,7 +149,7 @@ func TestInsecureRegistry(t *testing.T) {
 	srv.StartTLS()
 	defer srv.Close()
 	host := strings.TrimPrefix(srv.URL, "https://")
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	h.dockerfile("FROM "+host+"/busybox", "RUN true")
 	h.fails(1, host, "--insecure", "build", ".")
 	h.ok("build", "--insecure", host, ".")

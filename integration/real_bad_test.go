@@ -27,7 +27,7 @@ func TestFullDiskSources(t *testing.T) {
 	need(t, haveProgram("git"), "git")
 	noise := make([]byte, 48<<20)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(noise) // never fails
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	h.onSmallDisk(t, "tmpfs", "tmpfs", "size=24m,mode=755")
 
 	repo := filepath.Join(h.dir, "repo")
@@ -119,7 +119,7 @@ const manyFiles = 20000
 // TestManyFiles: the memory of a build grows with the number of files by what their
 // names and attributes need, not with their contents.
 func TestManyFiles(t *testing.T) {
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	text := bytes.Repeat([]byte("0123456789abcdef"), 512)
 	for d := range manyFiles / 500 {
 		dir := filepath.Join(h.ctx, fmt.Sprintf("package-%d", d), "with", "a", "long", "name")

@@ -21,15 +21,15 @@ var libraryRE = regexp.MustCompile(`(/\S+) \(0x`)
 func tarPrograms(names []string) ([]byte, error) {
 	files := map[string]file{}
 	add := func(p string) error {
-		real, err := filepath.EvalSymlinks(p)
+		found, err := filepath.EvalSymlinks(p)
 		if err != nil {
 			return err
 		}
-		data, err := os.ReadFile(real)
+		data, err := os.ReadFile(found)
 		if err != nil {
 			return err
 		}
-		st, err := os.Stat(real)
+		st, err := os.Stat(found)
 		if err != nil {
 			return err
 		}

@@ -109,11 +109,11 @@ func TestScenarios(t *testing.T) {
 		t.Errorf("got %d scenarios, want at least 40", len(names))
 	}
 	if os.Getenv("FBUILD_MATRIX") == "all" {
-		real, err := filepath.Glob("testdata/scenarios/real/*.txtar")
-		if err != nil || len(real) == 0 {
-			t.Fatalf("scenarios of real programs: %q, %v", real, err)
+		found, err := filepath.Glob("testdata/scenarios/real/*.txtar")
+		if err != nil || len(found) == 0 {
+			t.Fatalf("scenarios of real programs: %q, %v", found, err)
 		}
-		names = append(names, real...)
+		names = append(names, found...)
 	}
 	for _, name := range names {
 		for _, l := range tracingLegs(name) {

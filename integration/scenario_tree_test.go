@@ -4,6 +4,7 @@ package integration
 
 import (
 	"archive/tar"
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -143,7 +144,7 @@ func TestDiffTrees(t *testing.T) {
 	image := func(layers ...[]byte) v1.Image {
 		img := empty.Image
 		for _, data := range layers {
-			l, err := tarball.LayerFromReader(strings.NewReader(string(data)))
+			l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -44,7 +44,7 @@ func (s *registryServer) traffic(repo string) (gets, uploads int) {
 // repository has is mounted.
 func TestSharedCacheTraffic(t *testing.T) {
 	reg := busyRegistry(t, registryOptions{})
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	h.write(map[string]string{"extra": "one"})
 	h.dockerfile(sharedFile(reg)...)
 	cache := reg.host() + "/cache:main"
@@ -108,7 +108,7 @@ func TestSharedCacheTraced(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			reg := busyRegistry(t, registryOptions{})
-			l := legs(t.Name())[0]
+			l := coveringLegs(t.Name())[0]
 			l.recorder = "fuse" // walk has no traces
 			h := newHome(t, l)
 			text := strings.Join(append([]string{"FROM " + reg.host() + "/busybox"}, tt.lines...), "\n")
@@ -159,7 +159,7 @@ func manifestBlobs(t *testing.T, reg *registryServer, ref string) []string {
 // LAWS 10, 34: a cache that lies costs the time of the steps, never the build, and is
 // never in the image.
 func TestSharedCacheHostile(t *testing.T) {
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	var now func(w http.ResponseWriter, r *http.Request) bool
 	liar := &lieServer{}
 	reg := busyRegistry(t, registryOptions{lie: func(w http.ResponseWriter, r *http.Request) bool {
@@ -197,11 +197,11 @@ func TestSharedCacheHostile(t *testing.T) {
 		}), want: "nothing is taken"},
 		{name: "another list than its digest", lie: blob(func(b []byte) []byte { return append(b, ' ') }), want: "nothing is taken"},
 		{name: "a list cut short", lie: blob(func(b []byte) []byte { return b[:len(b)/2] }), want: "nothing is taken"},
-		{name: "no list", lie: func(w http.ResponseWriter, r *http.Request) bool {
+		{name: "no list", lie: func(w http.ResponseWriter, _ *http.Request) bool {
 			w.WriteHeader(http.StatusNotFound)
 			return true
 		}, want: "nothing is taken"},
-		{name: "refused", lie: func(w http.ResponseWriter, r *http.Request) bool {
+		{name: "refused", lie: func(w http.ResponseWriter, _ *http.Request) bool {
 			w.WriteHeader(http.StatusForbidden)
 			return true
 		}, want: "nothing is taken"},
@@ -272,7 +272,7 @@ func lieList(t *testing.T, reg *registryServer, ref string, change func(map[stri
 			t.Fatal(err)
 		}
 		req.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json")
-		resp, err := inner{reg.handler}.RoundTrip(req)
+		resp, err := inner{reg.handler}.RoundTrip(req) //nolint:bodyclose // of a recorder
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -308,7 +308,7 @@ func lieList(t *testing.T, reg *registryServer, ref string, change func(map[stri
 			return serveChanged(w, r, func([]byte) []byte { return raw })
 		case strings.HasSuffix(r.URL.Path, m.Config.Digest.String()):
 			w.WriteHeader(http.StatusOK)
-			_, _ = w.(*honest).ResponseWriter.Write(data)
+			_, _ = w.(*honest).Write(data)
 			return true
 		}
 		return false
@@ -318,7 +318,7 @@ func lieList(t *testing.T, reg *registryServer, ref string, change func(map[stri
 // TestSharedCacheKilled: a build that is killed while it stores its cache leaves the
 // earlier one whole.
 func TestSharedCacheKilled(t *testing.T) {
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	h.damaged = true
 	var armed atomic.Bool
 	reached := make(chan struct{}, 16)
@@ -357,7 +357,7 @@ func TestSharedCacheKilled(t *testing.T) {
 // in a directory, and in a registry at least one has, and the cache is whole.
 func TestSharedCacheTwoWriters(t *testing.T) {
 	reg := busyRegistry(t, registryOptions{})
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	dir := filepath.Join(h.dir, ".data", "shelf")
 	ref := reg.host() + "/cache:main"
 	files := map[string]string{}
@@ -428,7 +428,7 @@ func TestSharedCacheAcrossUsers(t *testing.T) {
 // all of it.
 func TestSharedCacheSigned(t *testing.T) {
 	need(t, haveProgram("openssl"), "openssl")
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	var now func(w http.ResponseWriter, r *http.Request) bool
 	liar := &lieServer{}
 	reg := busyRegistry(t, registryOptions{lie: func(w http.ResponseWriter, r *http.Request) bool {

@@ -113,7 +113,7 @@ func TestTerminalView(t *testing.T) {
 	for _, size := range [][2]int{{80, 24}, {20, 24}, {200, 50}, {60, 6}} {
 		t.Run(fmt.Sprintf("%dx%d", size[0], size[1]), func(t *testing.T) {
 			t.Parallel()
-			h := newHome(t, legs(t.Name())[0])
+			h := newHome(t, coveringLegs(t.Name())[0])
 			h.write(map[string]string{"script": `printf '\033]0;title\007\033[2J\033[Hforged\r\033[31mred 你好 e\314\201\033[0m\n10%%\r20%%\r30%%\r\n\033c\033[?1049h'
 for i in 1 2 3 4 5 6 7 8; do echo line $i; done; sleep 1.2
 `})
@@ -150,7 +150,7 @@ for i in 1 2 3 4 5 6 7 8; do echo line $i; done; sleep 1.2
 // TestTerminalFailure: a failure ends with the last lines, the place and a hint,
 // below the view.
 func TestTerminalFailure(t *testing.T) {
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	h.dockerfile("FROM busybox", "RUN for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo line $i; done; no-such-program")
 	tm := h.onTerminal(t, 100, 40, []string{"NO_COLOR=1"}, ".")
 	if code := tm.end(waitTime); code != 1 {
@@ -172,7 +172,7 @@ func TestTerminalFailure(t *testing.T) {
 
 // TestTerminalResize: the window changes while a step runs; the view fits again.
 func TestTerminalResize(t *testing.T) {
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	h.dockerfile("FROM busybox", "RUN echo "+strings.Repeat("wide ", 20)+"; sleep 2")
 	tm := h.onTerminal(t, 120, 30, nil, ".")
 	tm.until("=> => # wide")
@@ -197,7 +197,7 @@ func TestTerminalResize(t *testing.T) {
 // does where the first hangs.
 func TestTerminalInterrupt(t *testing.T) {
 	t.Run("once", func(t *testing.T) {
-		h := newHome(t, legs(t.Name())[0])
+		h := newHome(t, coveringLegs(t.Name())[0])
 		h.dockerfile("FROM busybox", "RUN trap '' INT; echo started; sleep 1000")
 		tm := h.onTerminal(t, 80, 24, nil, ".")
 		tm.until("# started")
@@ -210,7 +210,7 @@ func TestTerminalInterrupt(t *testing.T) {
 		}
 	})
 	t.Run("twice", func(t *testing.T) {
-		h := newHome(t, legs(t.Name())[0])
+		h := newHome(t, coveringLegs(t.Name())[0])
 		bin := h.fakeProgram("podman", `case "$1" in version) exit 0;; esac; trap '' INT TERM; exec sleep 5`)
 		h.dockerfile("FROM busybox", "RUN true")
 		tm := h.onTerminal(t, 80, 24, []string{"PATH=" + bin + ":/usr/bin:/bin", "FBUILD_LOADER=podman"}, "--load", ".")
@@ -244,7 +244,7 @@ func (h *home) sweep() {
 // TestTerminalStop: Ctrl-Z stops fbuild; when it goes on, the view is drawn anew
 // below what the shell has said, and the build comes to its end.
 func TestTerminalStop(t *testing.T) {
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	h.dockerfile("FROM busybox", "RUN echo started; sleep 2")
 	tm := h.onTerminal(t, 80, 24, nil, ".")
 	tm.until("# started")
@@ -278,7 +278,7 @@ func TestTerminalStop(t *testing.T) {
 // TestTerminalReaderGone: a build whose log nobody reads any more ends, and leaves
 // nothing.
 func TestTerminalReaderGone(t *testing.T) {
-	h := newHome(t, legs(t.Name())[0])
+	h := newHome(t, coveringLegs(t.Name())[0])
 	h.dockerfile("FROM busybox", "RUN while :; do echo y; sleep 0.01; done")
 	r, w, err := os.Pipe()
 	if err != nil {
