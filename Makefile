@@ -6,7 +6,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LINT     := $(BIN)/golangci-lint
 LINT_VERSION := v2.15.0
 
-.PHONY: build image deploy demo test test-all check fmt vet lint race laws arch one-cpu scripts figures bench bench-full setup clean
+.PHONY: build image deploy demo test test-all check fmt vet lint race laws arch one-cpu scripts cache-check figures bench bench-full setup clean
 
 build: $(BIN)/fbuild
 
@@ -35,7 +35,7 @@ test: build
 test-all: build
 	FBUILD=$(abspath $(BIN)/fbuild) FBUILD_MATRIX=all $(GO) test -count=1 -timeout 90m -tags integration -v ./integration/...
 
-check: fmt vet lint race laws one-cpu deploy scripts
+check: fmt vet lint race laws one-cpu deploy scripts cache-check
 
 fmt:
 	@out=$$(gofmt -s -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt -s would change:"; echo "$$out"; exit 1; }
@@ -72,6 +72,10 @@ deploy:
 
 scripts: build
 	FBUILD=$(abspath $(BIN)/fbuild) $(GO) test -count=1 -timeout 30m -tags integration ./integration/...
+
+# The scripts once more, with every result that a trace would spare made and compared.
+cache-check: build
+	FBUILD_CACHE_CHECK=1 FBUILD=$(abspath $(BIN)/fbuild) $(GO) test -count=1 -timeout 30m -tags integration -run 'TestScript$$' ./integration
 
 # Measure; the figures of docs/figures.md come from here.
 figures: build
