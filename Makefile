@@ -6,7 +6,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LINT     := $(BIN)/golangci-lint
 LINT_VERSION := v2.15.0
 
-.PHONY: build image deploy demo test test-all check fmt vet lint race laws arch one-cpu scripts cache-check figures bench bench-full setup clean
+.PHONY: build image deploy demo test test-all check files fmt vet lint race laws arch one-cpu scripts cache-check figures bench bench-full setup clean
 
 build: $(BIN)/fbuild
 
@@ -35,7 +35,11 @@ test: build
 test-all: build
 	FBUILD=$(abspath $(BIN)/fbuild) FBUILD_MATRIX=all $(GO) test -count=1 -timeout 90m -tags integration -v ./integration/...
 
-check: fmt vet lint race laws one-cpu deploy scripts cache-check
+check: files fmt vet lint race laws one-cpu deploy scripts cache-check
+
+# The repository holds sources: nothing that was built, nothing over 1 MB.
+files:
+	@out=$$(git ls-files -z | xargs -0 find 2>/dev/null -maxdepth 0 -size +1000k); test -z "$$out" || { echo "too large to commit:"; echo "$$out"; exit 1; }
 
 fmt:
 	@out=$$(gofmt -s -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt -s would change:"; echo "$$out"; exit 1; }
