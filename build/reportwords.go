@@ -120,25 +120,18 @@ func entryWords(was, is string) []string {
 // layerChanges says what the layer now holds otherwise than the one before, of the same
 // step: what a COPY copies that it did not, or that had other contents.
 func layerChanges(before, now tree.Changes) []PathChange {
-	was := make(map[string]*tree.Change, len(before))
-	for i := range before {
-		was[before[i].Path] = &before[i]
-	}
 	var out []PathChange
-	for i := range now {
-		c := &now[i]
-		old := was[c.Path]
-		delete(was, c.Path)
-		if what := changeWords(old, c); what != "" {
-			out = append(out, PathChange{Path: c.Path, What: what})
+	for old, c := range pairs(before, now) {
+		switch {
+		case c == nil && old.Node != nil:
+			out = append(out, PathChange{Path: old.Path, What: "gone"})
+		case c == nil:
+		default:
+			if what := changeWords(old, c); what != "" {
+				out = append(out, PathChange{Path: c.Path, What: what})
+			}
 		}
 	}
-	for i := range before {
-		if c := &before[i]; was[c.Path] != nil && c.Node != nil {
-			out = append(out, PathChange{Path: c.Path, What: "gone"})
-		}
-	}
-	slices.SortFunc(out, func(a, b PathChange) int { return tree.Compare(a.Path, b.Path) })
 	return out
 }
 

@@ -143,37 +143,22 @@ func (b *builder) indexed(ctx context.Context, l *fsLayer) (tree.Changes, error)
 // compareChanges calls differ for each path at which two layers are not the same.
 func compareChanges(x, y tree.Changes, clamp *tree.Time, differ func(path string, what []string)) {
 	firstX, firstY := map[*tree.Node]string{}, map[*tree.Node]string{}
-	for len(x) > 0 || len(y) > 0 {
+	for a, b := range pairs(x, y) {
 		switch {
-		case len(y) == 0 || len(x) > 0 && tree.Compare(x[0].Path, y[0].Path) < 0:
-			differ(x[0].Path, []string{"made the first time only"})
-			x = x[1:]
-		case len(x) == 0 || tree.Compare(x[0].Path, y[0].Path) > 0:
-			differ(y[0].Path, []string{"made the second time only"})
-			y = y[1:]
+		case b == nil:
+			differ(a.Path, []string{"made the first time only"})
+		case a == nil:
+			differ(b.Path, []string{"made the second time only"})
 		default:
-			what := compareChange(&x[0], &y[0], clamp)
-			if a, b := linkOf(firstX, &x[0]), linkOf(firstY, &y[0]); a != b && !slices.Contains(what, "kind") {
+			what := compareChange(a, b, clamp)
+			if link(firstX, a) != link(firstY, b) && !slices.Contains(what, "kind") {
 				what = append(what, "hard link")
 			}
 			if len(what) > 0 {
-				differ(x[0].Path, what)
+				differ(a.Path, what)
 			}
-			x, y = x[1:], y[1:]
 		}
 	}
-}
-
-// linkOf returns the first path of the change's link group.
-func linkOf(first map[*tree.Node]string, c *tree.Change) string {
-	if c.Node == nil {
-		return c.LinkTo
-	}
-	if p, ok := first[c.Node]; ok {
-		return p
-	}
-	first[c.Node] = c.Path
-	return c.Path
 }
 
 func compareChange(x, y *tree.Change, clamp *tree.Time) []string {

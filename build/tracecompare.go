@@ -20,19 +20,14 @@ func (b *builder) compareLayers(old, now tree.Changes, limit int) ([]layerDiffer
 	c := layerComparer{b: b, limit: limit, old: map[*tree.Node]string{}, now: map[*tree.Node]string{}}
 	var same [][2]*tree.Node // files that differ in their bytes only, if at all
 	var paths []string
-	for i, j := 0, 0; i < len(old) || j < len(now); {
+	for o, n := range pairs(old, now) {
 		switch {
-		case j == len(now) || i < len(old) && tree.Compare(old[i].Path, now[j].Path) < 0:
-			c.add(old[i].Path, describe(&old[i]), "not in the layer")
-			i++
-		case i == len(old) || tree.Compare(now[j].Path, old[i].Path) < 0:
-			c.add(now[j].Path, "not in the layer", describe(&now[j]))
-			j++
-		default:
-			if c.entries(&old[i], &now[j]) && old[i].Node != nil && old[i].Node.Kind == tree.File {
-				same, paths = append(same, [2]*tree.Node{old[i].Node, now[j].Node}), append(paths, old[i].Path)
-			}
-			i, j = i+1, j+1
+		case n == nil:
+			c.add(o.Path, describe(o), "not in the layer")
+		case o == nil:
+			c.add(n.Path, "not in the layer", describe(n))
+		case c.entries(o, n) && o.Node != nil && o.Node.Kind == tree.File:
+			same, paths = append(same, [2]*tree.Node{o.Node, n.Node}), append(paths, o.Path)
 		}
 	}
 	if len(c.found) > 0 && limit == 1 {

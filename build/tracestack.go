@@ -66,47 +66,22 @@ func fits(below, after tree.Tree, cs tree.Changes) error {
 		return err
 	}
 	first, firstAgain := map[*tree.Node]string{}, map[*tree.Node]string{}
-	i := 0
-	for k := range cs {
-		c := &cs[k]
-		if i < len(again) && tree.Compare(again[i].Path, c.Path) < 0 {
-			return &misfit{path: again[i].Path, what: "the layer does not say what becomes of it"}
-		}
-		if i == len(again) || again[i].Path != c.Path {
-			if c.Whiteout() {
-				return &misfit{path: c.Path, what: "the layer removes it, and it is not there"}
-			}
+	for c, a := range pairs(cs, again) {
+		switch {
+		case c == nil:
+			return &misfit{path: a.Path, what: "the layer does not say what becomes of it"}
+		case a == nil && c.Whiteout():
+			return &misfit{path: c.Path, what: "the layer removes it, and it is not there"}
+		case a == nil:
 			return &misfit{path: c.Path, what: "the layer has what is there already", repeated: c.Node != nil && c.Node.Kind != tree.Dir}
-		}
-		a := &again[i]
-		i++
-		if c.Whiteout() != a.Whiteout() || c.LinkTo != "" || c.Opaque {
+		case c.Whiteout() != a.Whiteout() || c.LinkTo != "" || c.Opaque:
 			return &misfit{path: c.Path, what: "the layer removes and makes it otherwise"}
-		}
-		if c.Whiteout() {
-			continue
-		}
-		if !sameEntry(c.Node, a.Node) || link(first, c) != link(firstAgain, a) {
+		case c.Whiteout():
+		case !sameEntry(c.Node, a.Node) || link(first, c) != link(firstAgain, a):
 			return &misfit{path: c.Path, what: "it is another entry than the layer has"}
 		}
 	}
-	if i < len(again) {
-		return &misfit{path: again[i].Path, what: "the layer does not say what becomes of it"}
-	}
 	return nil
-}
-
-// link is the first path at which the node of c stands.
-func link(first map[*tree.Node]string, c *tree.Change) string {
-	if c.Node.Kind == tree.Dir {
-		return c.Path
-	}
-	p, ok := first[c.Node]
-	if !ok {
-		p = c.Path
-		first[c.Node] = p
-	}
-	return p
 }
 
 // sameEntry compares two entries but for the times of directories and for contents.
