@@ -19,6 +19,24 @@ const entrySum = 8
 // maxEntry bounds an entry; a content in more pieces is stored again instead.
 const maxEntry = 64 << 10
 
+// withSum adds to an entry what withoutSum checks.
+func withSum(key string, b []byte) []byte {
+	sum := sha256.Sum256(append([]byte(key), b...))
+	return append(b, sum[:entrySum]...)
+}
+
+// withoutSum returns what withSum was given, if this is what it made of it.
+func withoutSum(key string, b []byte) ([]byte, error) {
+	end := len(b) - entrySum
+	if end < 0 {
+		return nil, errCorrupt
+	}
+	if sum := sha256.Sum256(append([]byte(key), b[:end]...)); !bytes.Equal(sum[:entrySum], b[end:]) {
+		return nil, errCorrupt
+	}
+	return b[:end], nil
+}
+
 func contentKey(d tree.Digest) string {
 	raw, _ := hex.DecodeString(d.Hex()) // checkDigest came first
 	return "c" + string(raw)
@@ -31,19 +49,15 @@ func encodeEntry(d tree.Digest, ex []tree.Extent) []byte {
 		b = binary.AppendUvarint(b, uint64(x.Off))
 		b = binary.AppendUvarint(b, uint64(x.Len))
 	}
-	sum := sha256.Sum256(append([]byte(contentKey(d)), b...))
-	return append(b, sum[:entrySum]...)
+	return withSum(contentKey(d), b)
 }
 
 func decodeEntry(d tree.Digest, b []byte) ([]tree.Extent, error) {
-	end := len(b) - entrySum
-	if end < 0 {
-		return nil, errCorrupt
+	b, err := withoutSum(contentKey(d), b)
+	if err != nil {
+		return nil, err
 	}
-	if sum := sha256.Sum256(append([]byte(contentKey(d)), b[:end]...)); !bytes.Equal(sum[:entrySum], b[end:]) {
-		return nil, errCorrupt
-	}
-	r := fieldReader{b: b[:end]}
+	r := fieldReader{b: b}
 	n := r.uint()
 	if n > uint64(len(r.b)) {
 		return nil, errCorrupt

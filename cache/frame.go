@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -35,19 +34,18 @@ func encodeFrame(k FrameKey, f Frame) []byte {
 	b = binary.AppendUvarint(b, uint64(f.Size))
 	b = binary.LittleEndian.AppendUint32(b, f.CRC)
 	b = binary.LittleEndian.AppendUint64(b, f.Sum)
-	sum := sha256.Sum256(append([]byte(k.key()), b...))
-	return append(b, sum[:entrySum]...)
+	return withSum(k.key(), b)
 }
 
 func decodeFrame(k FrameKey, b []byte) (Frame, error) {
-	end := len(b) - entrySum
-	if end < sha256.Size {
+	b, err := withoutSum(k.key(), b)
+	if err != nil {
+		return Frame{}, err
+	}
+	if len(b) < sha256.Size {
 		return Frame{}, errCorrupt
 	}
-	if sum := sha256.Sum256(append([]byte(k.key()), b[:end]...)); !bytes.Equal(sum[:entrySum], b[end:]) {
-		return Frame{}, errCorrupt
-	}
-	r := fieldReader{b: b[sha256.Size:end]}
+	r := fieldReader{b: b[sha256.Size:]}
 	f := Frame{
 		Blob: tree.Digest("sha256:" + hex.EncodeToString(b[:sha256.Size])),
 		Off:  int64(r.uint()), Len: int64(r.uint()), Size: int64(r.uint()),
