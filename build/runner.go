@@ -122,29 +122,19 @@ func (r *runner) kind(ctx context.Context, b *builder) (string, error) {
 // first returns the first of some recorders that works here, and why it is not the first
 // of all.
 func (r *runner) first(ctx context.Context, b *builder, kinds []string) (kind string, why, err error) {
-	var whys []error
 	for _, kind := range kinds {
 		err := r.can(ctx, b, kind)
 		switch {
-		case err == nil && len(whys) == 0:
-			return kind, nil, nil
 		case err == nil:
-			return kind, whyNot(whys), nil
+			return kind, why, nil
 		case !errors.Is(err, probe.ErrNoFUSE) && !errors.Is(err, probe.ErrNoOverlay):
 			return "", nil, err
+		case why != nil:
+			err = fmt.Errorf("%w; %w", why, err) // on one line
 		}
-		whys = append(whys, err)
+		why = err
 	}
-	return "", nil, whyNot(whys)
-}
-
-// whyNot puts several reasons on one line.
-func whyNot(whys []error) error {
-	err := whys[0]
-	for _, w := range whys[1:] {
-		err = fmt.Errorf("%w; %w", err, w)
-	}
-	return err
+	return "", nil, why
 }
 
 // can tells why a recorder does not work here. It is called with r.mu held.
