@@ -1,7 +1,6 @@
 package tree
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -155,20 +154,13 @@ func (e *encoder) pack(p PackID) uint64 {
 }
 
 // Decode reads what Encode wrote. Anything else gives ErrCorrupt.
-func Decode(b []byte) (Changes, error) {
-	end := len(b) - sha256.Size
-	if end < len(magic) || string(b[:len(magic)]) != magic {
-		return nil, ErrCorrupt
+func Decode(b []byte) (Changes, error) { return decode(string(b)) }
+
+func decode(s string) (Changes, error) {
+	d, err := openIndex(s)
+	if err != nil {
+		return nil, err
 	}
-	if sum := sha256.Sum256(b[:end]); !bytes.Equal(sum[:], b[end:]) {
-		return nil, fmt.Errorf("%w: checksum differs", ErrCorrupt)
-	}
-	d := decoder{s: string(b[len(magic):end])}
-	packs := make([]PackID, d.count())
-	for i := range packs {
-		packs[i] = PackID(d.string())
-	}
-	d.packs = packs
 	n := d.count()
 	// Most take more than 8 bytes: what lies about their number takes little memory.
 	cs := make(Changes, 0, min(n, (len(d.s)-d.at)/8+1))
@@ -184,10 +176,39 @@ func Decode(b []byte) (Changes, error) {
 		}
 		prev = cs[i].Path
 	}
-	if left := len(d.s) - d.at; left > 0 {
-		return nil, fmt.Errorf("%w: %d bytes too many", ErrCorrupt, left)
+	if err := d.end(); err != nil {
+		return nil, err
 	}
 	return cs, d.err
+}
+
+// openIndex checks what an index begins and ends with, and reads its packs.
+func openIndex(s string) (decoder, error) {
+	end := len(s) - sha256.Size
+	if end < len(magic) || s[:len(magic)] != magic {
+		return decoder{}, ErrCorrupt
+	}
+	if checksum(s[:end]) != s[end:] {
+		return decoder{}, fmt.Errorf("%w: checksum differs", ErrCorrupt)
+	}
+	d := decoder{s: s[:end], at: len(magic)}
+	packs := make([]PackID, d.count())
+	for i := range packs {
+		packs[i] = PackID(strings.Clone(d.string()))
+	}
+	d.packs = packs
+	return d, nil
+}
+
+// checksum is the sha256 of s, without a second copy of it in memory.
+func checksum(s string) string {
+	h, piece := sha256.New(), make([]byte, 0, min(len(s), 32<<10))
+	for len(s) > 0 {
+		n := min(len(s), cap(piece))
+		_, _ = h.Write(append(piece, s[:n]...)) // never fails
+		s = s[n:]
+	}
+	return string(h.Sum(nil))
 }
 
 type decoder struct {
@@ -260,6 +281,14 @@ func (d *decoder) fail(why string) {
 		d.err = fmt.Errorf("%w: %s", ErrCorrupt, why)
 	}
 	d.at = len(d.s)
+}
+
+// end is called when all entries were read.
+func (d *decoder) end() error {
+	if left := len(d.s) - d.at; left > 0 {
+		return fmt.Errorf("%w: %d bytes too many", ErrCorrupt, left)
+	}
+	return nil
 }
 
 func (d *decoder) uint() uint64 {

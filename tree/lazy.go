@@ -1,7 +1,6 @@
 package tree
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"sort"
 	"strings"
@@ -18,7 +17,7 @@ func (t Tree) ApplyIndex(s string) (Tree, []PackID, error) {
 		return Tree{}, nil, err
 	}
 	if !plain {
-		cs, err := Decode([]byte(s))
+		cs, err := decode(s)
 		if err != nil {
 			return Tree{}, nil, err
 		}
@@ -61,20 +60,12 @@ type lazyDir struct {
 // directory above an entry has one of its own and no link leads to the lower tree:
 // then a subtree does not depend on what is elsewhere.
 func scanIndex(s string) (ix *index, plain bool, err error) {
-	end := len(s) - sha256.Size
-	if end < len(magic) || s[:len(magic)] != magic {
-		return nil, false, ErrCorrupt
+	d, err := openIndex(s)
+	if err != nil {
+		return nil, false, err
 	}
-	if checksum(s[:end]) != s[end:] {
-		return nil, false, fmt.Errorf("%w: checksum differs", ErrCorrupt)
-	}
-	d := decoder{s: s[:end], at: len(magic), scratch: true}
-	ix = &index{s: s[:end], same: map[int]int{}, groups: map[int][]string{}}
-	ix.packs = make([]PackID, d.count())
-	for i := range ix.packs {
-		ix.packs[i] = PackID(strings.Clone(d.string()))
-	}
-	d.packs = ix.packs
+	d.scratch = true
+	ix = &index{s: d.s, packs: d.packs, same: map[int]int{}, groups: map[int][]string{}}
 	n := d.count()
 	c := scanner{decoder: &d, ix: ix, plain: true, at: make([]int, 0, n)}
 	ix.dirs = append(ix.dirs, lazyDir{start: d.at, ix: ix})
@@ -85,23 +76,12 @@ func scanIndex(s string) (ix *index, plain bool, err error) {
 			return nil, false, d.err
 		}
 	}
-	if left := len(d.s) - d.at; left > 0 {
-		return nil, false, fmt.Errorf("%w: %d bytes too many", ErrCorrupt, left)
+	if err := d.end(); err != nil {
+		return nil, false, err
 	}
 	c.closeFrom(0, d.at)
 	ix.headPaths(ix.dirs[0].start, d.at)
 	return ix, c.plain, nil
-}
-
-// checksum is the sha256 of s, without a copy of it.
-func checksum(s string) string {
-	h, piece := sha256.New(), make([]byte, 0, 32<<10)
-	for len(s) > 0 {
-		n := min(len(s), cap(piece))
-		_, _ = h.Write(append(piece, s[:n]...)) // never fails
-		s = s[n:]
-	}
-	return string(h.Sum(nil))
 }
 
 // scanner is the state of scanIndex.
