@@ -313,14 +313,7 @@ func showPush(step *progress.Step, st oci.Status) {
 	if st.Manifest {
 		return
 	}
-	id := "pushing layer " + string(st.Digest)[:min(19, len(st.Digest))]
-	switch st.State {
-	case oci.Exists:
-		id += " (exists)"
-	case oci.Mounted:
-		id += " (mounted)"
-	case oci.Pushing, oci.Pushed:
-	}
+	id := "pushing layer " + string(st.Digest)[:min(19, len(st.Digest))] + st.Note()
 	step.Status(id, st.Current, st.Total, st.State != oci.Pushing)
 }
 

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 
-	"golang.org/x/sys/unix"
 
 	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/tree"
@@ -113,29 +112,10 @@ func sortedKids(d *inode) []string {
 	return names
 }
 
-// treeKind is a kind of stat(2) as trees have it; sockets never enter one.
-func treeKind(kind uint32) tree.Kind {
-	switch kind {
-	case unix.S_IFDIR:
-		return tree.Dir
-	case unix.S_IFREG:
-		return tree.File
-	case unix.S_IFLNK:
-		return tree.Symlink
-	case unix.S_IFIFO:
-		return tree.Fifo
-	case unix.S_IFCHR:
-		return tree.CharDevice
-	case unix.S_IFBLK:
-		return tree.BlockDevice
-	}
-	return tree.Invalid
-}
-
 // node gives i the form of a tree. Times are rounded as the layer writer rounds
 // them (LAWS 13), but for one that is the parent's own.
 func (s *step) node(i *inode, n *tree.Node) {
-	n.Kind, n.Mode, n.UID, n.GID, n.Mtime = treeKind(i.kind), i.mode, i.uid, i.gid, i.mtime
+	n.Kind, n.Mode, n.UID, n.GID, n.Mtime = tree.KindOf(i.kind), i.mode, i.uid, i.gid, i.mtime
 	n.Size, n.Target, n.Major, n.Minor = i.size, i.target, i.major, i.minor
 	if len(i.xattrs) > 0 {
 		n.Xattrs = i.xattrs // nobody changes it

@@ -41,6 +41,18 @@ type Status struct {
 	Current, Total int64
 }
 
+// Note is what the state adds to the name of a blob: " (exists)", " (mounted)", or nothing.
+func (st Status) Note() string {
+	switch st.State {
+	case Exists:
+		return " (exists)"
+	case Mounted:
+		return " (mounted)"
+	case Pushing, Pushed:
+	}
+	return ""
+}
+
 // pushTarget is one repository with the tags that the image gets there.
 type pushTarget struct {
 	repo name.Repository

@@ -51,23 +51,7 @@ func statAt(dirfd int, name string) (stamp, error) {
 func timeOf(t unix.StatxTimestamp) tree.Time { return tree.Time{Sec: t.Sec, Nsec: int32(t.Nsec)} }
 
 // kind is the kind of entry, tree.Invalid for a socket.
-func (s *stamp) kind() tree.Kind {
-	switch s.mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		return tree.Dir
-	case unix.S_IFREG:
-		return tree.File
-	case unix.S_IFLNK:
-		return tree.Symlink
-	case unix.S_IFIFO:
-		return tree.Fifo
-	case unix.S_IFCHR:
-		return tree.CharDevice
-	case unix.S_IFBLK:
-		return tree.BlockDevice
-	}
-	return tree.Invalid
-}
+func (s *stamp) kind() tree.Kind { return tree.KindOf(uint32(s.mode)) }
 
 // whiteout reports whether overlayfs takes the entry for a removal.
 func (s *stamp) whiteout() bool { return s.kind() == tree.CharDevice && s.major == 0 && s.minor == 0 }

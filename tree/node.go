@@ -3,6 +3,7 @@ package tree
 import (
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -23,6 +24,26 @@ const (
 // String returns the one-letter form that ls and the text form use.
 func (k Kind) String() string {
 	return string("?d-lpcb"[min(int(k), 6)])
+}
+
+// KindOf is the kind of entry that the mode of stat(2) tells, Invalid for a socket,
+// which never enters an image.
+func KindOf(mode uint32) Kind {
+	switch mode & syscall.S_IFMT {
+	case syscall.S_IFDIR:
+		return Dir
+	case syscall.S_IFREG:
+		return File
+	case syscall.S_IFLNK:
+		return Symlink
+	case syscall.S_IFIFO:
+		return Fifo
+	case syscall.S_IFCHR:
+		return CharDevice
+	case syscall.S_IFBLK:
+		return BlockDevice
+	}
+	return Invalid
 }
 
 // Time is a modification time: seconds since 1970 and nanoseconds, kept apart

@@ -177,15 +177,7 @@ func (a *app) pushImage(ctx context.Context, r *oci.Remote, img *image.Image, na
 	err := a.shown("push "+strings.Join(names, ", "), quiet, func(step *progress.Step) error {
 		_, err := r.Push(ctx, names, &img.Built, func(st oci.Status) {
 			if !st.Manifest {
-				text := string(st.Digest)
-				switch st.State {
-				case oci.Exists:
-					text += " (exists)"
-				case oci.Mounted:
-					text += " (mounted)"
-				case oci.Pushing, oci.Pushed:
-				}
-				step.Status(text, st.Current, st.Total, st.State != oci.Pushing)
+				step.Status(string(st.Digest)+st.Note(), st.Current, st.Total, st.State != oci.Pushing)
 			}
 		})
 		return err
