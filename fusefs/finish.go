@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 
-
 	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/tree"
 )
