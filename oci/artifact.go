@@ -33,6 +33,12 @@ func Verified(ctx context.Context, d v1.Descriptor, open func(context.Context) (
 	return opener(func(ctx context.Context, _ v1.Descriptor) (io.ReadCloser, error) { return open(ctx) }).verified(ctx, d)
 }
 
+// verified is the blob as it is written: who reads it gets ErrDigest where it is not
+// what Desc says.
+func (b Blob) verified() blob {
+	return blob{b.Desc, func(ctx context.Context) (io.ReadCloser, error) { return Verified(ctx, b.Desc, b.Open) }, b.Repo}
+}
+
 // RemoteArtifact is a manifest of any kind in a registry, and the blobs of its
 // repository.
 type RemoteArtifact struct {
@@ -107,7 +113,7 @@ func (a *RemoteArtifact) Add(ctx context.Context, b Blob, progress func(Status))
 			progress(s)
 		}
 	}}
-	own := blob{b.Desc, opener(func(ctx context.Context, _ v1.Descriptor) (io.ReadCloser, error) { return b.Open(ctx) }).bind(b.Desc), b.Repo}
+	own := b.verified()
 	scopes := []string{a.ref.Scope(transport.PushScope)}
 	if from, ok := p.mountFrom(own); ok {
 		scopes = append(scopes, from.Scope(transport.PullScope))

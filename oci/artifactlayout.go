@@ -118,9 +118,8 @@ func (a *LayoutArtifact) Lock(ctx context.Context) (unlock func() error, err err
 // Add makes sure that the layout has a blob. One that is there is read: a damaged
 // one is replaced.
 func (a *LayoutArtifact) Add(ctx context.Context, b Blob, progress func(Status)) error {
-	own := blob{desc: b.Desc, open: opener(func(ctx context.Context, _ v1.Descriptor) (io.ReadCloser, error) { return b.Open(ctx) }).bind(b.Desc)}
 	w := layoutWriter{dir: a.dir}
-	if err := w.blob(ctx, own); err != nil {
+	if err := w.blob(ctx, b.verified()); err != nil {
 		return errors.Join(fmt.Errorf("write OCI layout %s: blob %s: %w", a.dir, b.Desc.Digest, err), w.undo())
 	}
 	if progress != nil {

@@ -37,15 +37,10 @@ func (b *Built) blobs() []blob {
 	for i, l := range b.Layers {
 		if d := b.Manifest.Layers[i]; !seen[d.Digest] {
 			seen[d.Digest] = true
-			out = append(out, blob{d, opener(func(ctx context.Context, _ v1.Descriptor) (io.ReadCloser, error) { return l.Open(ctx) }).bind(d), l.Repo})
+			out = append(out, Blob{d, l.Open, l.Repo}.verified())
 		}
 	}
 	return append(out, memoryBlob(b.Manifest.Config, b.RawConfig))
-}
-
-// bind fixes the descriptor and verifies what comes.
-func (open opener) bind(d v1.Descriptor) func(context.Context) (io.ReadCloser, error) {
-	return func(ctx context.Context) (io.ReadCloser, error) { return open.verified(ctx, d) }
 }
 
 func memoryBlob(d v1.Descriptor, raw []byte) blob {
