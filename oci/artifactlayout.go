@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -21,13 +20,12 @@ import (
 // digest.
 type LayoutArtifact struct {
 	dir, name string
-	w         layoutWriter
 }
 
 // OpenLayoutArtifact returns what a tag or digest of a layout stands for. Nothing is
 // read yet, and the layout need not exist.
 func OpenLayoutArtifact(dir, tagOrDigest string) *LayoutArtifact {
-	return &LayoutArtifact{dir: dir, name: tagOrDigest, w: layoutWriter{dir: dir}}
+	return &LayoutArtifact{dir: dir, name: tagOrDigest}
 }
 
 // String is the directory and the name.
@@ -49,7 +47,7 @@ func (a *LayoutArtifact) Manifest(ctx context.Context) ([]byte, v1.Descriptor, e
 	}
 	for _, d := range idx.Manifests {
 		if d.Annotations[refNameKey] == a.name || d.Digest.String() == a.name {
-			raw, err := a.open().read(ctx, d, maxManifest, "manifest")
+			raw, err := layoutOpener(a.dir).read(ctx, d, maxManifest, "manifest")
 			d.Annotations = nil
 			return raw, d, err
 		}
@@ -62,28 +60,18 @@ func (a *LayoutArtifact) Manifest(ctx context.Context) ([]byte, v1.Descriptor, e
 
 // ManifestOf reads another manifest of the layout, by digest.
 func (a *LayoutArtifact) ManifestOf(ctx context.Context, h v1.Hash) ([]byte, v1.Descriptor, error) {
-	f, size, err := openRegular(filepath.Join(a.dir, blobPath(h)))
+	size, err := layoutBlobSize(a.dir, h)
 	if err != nil {
 		return nil, v1.Descriptor{}, err
 	}
 	d := v1.Descriptor{Digest: h, Size: size}
-	if err := f.Close(); err != nil {
-		return nil, d, err
-	}
-	raw, err := a.open().read(ctx, d, maxManifest, "manifest")
+	raw, err := layoutOpener(a.dir).read(ctx, d, maxManifest, "manifest")
 	return raw, d, err
-}
-
-func (a *LayoutArtifact) open() opener {
-	return func(_ context.Context, d v1.Descriptor) (io.ReadCloser, error) {
-		f, _, err := openRegular(filepath.Join(a.dir, blobPath(d.Digest)))
-		return f, err
-	}
 }
 
 // Open streams a blob; digest and size are verified at the end of the stream.
 func (a *LayoutArtifact) Open(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
-	return a.open().verified(ctx, d)
+	return layoutOpener(a.dir).verified(ctx, d)
 }
 
 // lockWait is the pause between two tries to lock a layout.
@@ -92,7 +80,8 @@ const lockWait = 20 * time.Millisecond
 // Lock makes the layout where it is missing and keeps other writers away until
 // unlock is called.
 func (a *LayoutArtifact) Lock(ctx context.Context) (unlock func() error, err error) {
-	if err := a.w.mkdirAll(filepath.Join(a.dir, "blobs", "sha256")); err != nil {
+	w := layoutWriter{dir: a.dir}
+	if err := w.mkdirAll(filepath.Join(a.dir, "blobs", "sha256")); err != nil {
 		return nil, fmt.Errorf("make OCI layout: %w", err)
 	}
 	d, err := os.Open(a.dir)
@@ -149,19 +138,12 @@ func (a *LayoutArtifact) publish(ctx context.Context, raw []byte, mt types.Media
 		}
 	}
 	d := describe(raw, mt)
-	if err := a.w.blob(ctx, memoryBlob(d, raw)); err != nil {
-		return err
-	}
-	if err := a.w.file(layoutFile, []byte(layoutVersion)); err != nil {
+	w := layoutWriter{dir: a.dir}
+	if err := w.blob(ctx, memoryBlob(d, raw)); err != nil {
 		return err
 	}
 	d.Annotations = map[string]string{refNameKey: a.name}
-	idx = mergeIndex(idx, []v1.Descriptor{d})
-	data, err := json.Marshal(idx)
-	if err != nil {
-		return err
-	}
-	if err := a.w.file(indexFile, data); err != nil {
+	if err := w.index(idx, []v1.Descriptor{d}); err != nil {
 		return err
 	}
 	return a.sweep(ctx, old, idx.Manifests)
@@ -199,7 +181,7 @@ func (a *LayoutArtifact) reach(ctx context.Context, list []v1.Descriptor, seen m
 		if depth > 0 && !d.MediaType.IsImage() && !d.MediaType.IsIndex() {
 			continue
 		}
-		raw, err := a.open().read(ctx, d, maxManifest, "manifest")
+		raw, err := layoutOpener(a.dir).read(ctx, d, maxManifest, "manifest")
 		if err != nil {
 			return false
 		}
@@ -217,7 +199,7 @@ func (a *LayoutArtifact) reach(ctx context.Context, list []v1.Descriptor, seen m
 		for _, l := range doc.Layers {
 			seen[l.Digest] = true
 		}
-		if !a.reach(ctx, slices.Clone(doc.Manifests), seen, depth+1) {
+		if !a.reach(ctx, doc.Manifests, seen, depth+1) {
 			return false
 		}
 	}

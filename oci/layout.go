@@ -43,18 +43,24 @@ func OpenLayout(ctx context.Context, path, tagOrDigest string, p Platform) (*Ima
 		}
 		return readSmall(f, size, limit, name)
 	}
-	open := opener(func(_ context.Context, d v1.Descriptor) (io.ReadCloser, error) {
-		f, _, err := openRegular(filepath.Join(path, blobPath(d.Digest)))
+	size := func(h v1.Hash) (int64, error) { return layoutBlobSize(path, h) }
+	return openIndexed(ctx, &layoutReader{source{ref: ref, open: layoutOpener(path)}, read, size}, tagOrDigest, p)
+}
+
+// layoutOpener opens the blobs of a layout directory.
+func layoutOpener(dir string) opener {
+	return func(_ context.Context, d v1.Descriptor) (io.ReadCloser, error) {
+		f, _, err := openRegular(filepath.Join(dir, blobPath(d.Digest)))
 		return f, err
-	})
-	size := func(h v1.Hash) (int64, error) {
-		f, size, err := openRegular(filepath.Join(path, blobPath(h)))
-		if err != nil {
-			return 0, err
-		}
-		return size, f.Close()
 	}
-	return openIndexed(ctx, &layoutReader{source{ref: ref, open: open}, read, size}, tagOrDigest, p)
+}
+
+func layoutBlobSize(dir string, h v1.Hash) (int64, error) {
+	f, size, err := openRegular(filepath.Join(dir, blobPath(h)))
+	if err != nil {
+		return 0, err
+	}
+	return size, f.Close()
 }
 
 // layoutReader is a layout in a directory or an archive.

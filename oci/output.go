@@ -119,6 +119,11 @@ func (w *layoutWriter) write(ctx context.Context, entries []v1.Descriptor, b *Bu
 			return err
 		}
 	}
+	return w.index(idx, entries)
+}
+
+// index adds entries to the layout's index and replaces it: what they lead to is there.
+func (w *layoutWriter) index(idx *v1.IndexManifest, entries []v1.Descriptor) error {
 	if err := w.file(layoutFile, []byte(layoutVersion)); err != nil {
 		return err
 	}
@@ -208,7 +213,7 @@ func (w *layoutWriter) undo() error {
 
 func (w *layoutWriter) blob(ctx context.Context, b blob) error {
 	path := filepath.Join(w.dir, blobPath(b.desc.Digest))
-	if intact(ctx, path, b.desc) {
+	if intact(ctx, w.dir, b.desc) {
 		return nil
 	}
 	if err := w.mkdirAll(filepath.Dir(path)); err != nil {
@@ -224,11 +229,8 @@ func (w *layoutWriter) blob(ctx context.Context, b blob) error {
 
 // intact reports whether a blob is there already and is what its name says. One
 // that was damaged is written again.
-func intact(ctx context.Context, path string, d v1.Descriptor) bool {
-	r, err := opener(func(context.Context, v1.Descriptor) (io.ReadCloser, error) {
-		f, _, err := openRegular(path)
-		return f, err
-	}).verified(ctx, d)
+func intact(ctx context.Context, dir string, d v1.Descriptor) bool {
+	r, err := layoutOpener(dir).verified(ctx, d)
 	if err != nil {
 		return false
 	}
