@@ -9,11 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"golang.org/x/sys/unix"
 )
 
 // LayoutArtifact is a manifest of any kind in an OCI layout, under a tag or a
@@ -74,9 +72,6 @@ func (a *LayoutArtifact) Open(ctx context.Context, d v1.Descriptor) (io.ReadClos
 	return layoutOpener(a.dir).verified(ctx, d)
 }
 
-// lockWait is the pause between two tries to lock a layout.
-const lockWait = 20 * time.Millisecond
-
 // Lock makes the layout where it is missing and keeps other writers away until
 // unlock is called.
 func (a *LayoutArtifact) Lock(ctx context.Context) (unlock func() error, err error) {
@@ -84,24 +79,7 @@ func (a *LayoutArtifact) Lock(ctx context.Context) (unlock func() error, err err
 	if err := w.mkdirAll(filepath.Join(a.dir, "blobs", "sha256")); err != nil {
 		return nil, fmt.Errorf("make OCI layout: %w", err)
 	}
-	d, err := os.Open(a.dir)
-	if err != nil {
-		return nil, fmt.Errorf("lock OCI layout: %w", err)
-	}
-	for {
-		err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil, errors.Is(err, unix.ENOLCK), errors.Is(err, unix.EOPNOTSUPP):
-			return d.Close, nil
-		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
-			return nil, errors.Join(fmt.Errorf("lock OCI layout: %w", err), d.Close())
-		}
-		select {
-		case <-time.After(lockWait):
-		case <-ctx.Done():
-			return nil, errors.Join(context.Cause(ctx), d.Close())
-		}
-	}
+	return lockDir(ctx, a.dir)
 }
 
 // Add makes sure that the layout has a blob. One that is there is read: a damaged

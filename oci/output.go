@@ -107,9 +107,11 @@ func (w *layoutWriter) write(ctx context.Context, entries []v1.Descriptor, b *Bu
 	if err := w.mkdirAll(filepath.Join(w.dir, "blobs", "sha256")); err != nil {
 		return err
 	}
-	if unlock, err = lockDir(w.dir); err != nil {
+	held, err := lockDir(ctx, w.dir)
+	if err != nil {
 		return err
 	}
+	unlock = held
 	idx, err := readLayoutIndex(w.dir)
 	if err != nil {
 		return err
@@ -278,17 +280,29 @@ func (w *layoutWriter) replace(path string, r io.Reader) (err error) {
 	return nil
 }
 
-// lockDir keeps two processes from losing each other's entries.
-func lockDir(dir string) (unlock func() error, err error) {
-	nothing := func() error { return nil }
+// lockWait is the pause between two tries to lock a layout.
+const lockWait = 20 * time.Millisecond
+
+// lockDir keeps two writers of a layout from losing each other's entries.
+func lockDir(ctx context.Context, dir string) (unlock func() error, err error) {
 	d, err := os.Open(dir)
 	if err != nil {
-		return nothing, err
+		return nil, fmt.Errorf("lock OCI layout: %w", err)
 	}
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil && !errors.Is(err, unix.ENOLCK) && !errors.Is(err, unix.EOPNOTSUPP) {
-		return nothing, errors.Join(fmt.Errorf("lock: %w", err), d.Close())
+	for {
+		err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil, errors.Is(err, unix.ENOLCK), errors.Is(err, unix.EOPNOTSUPP):
+			return d.Close, nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			return nil, errors.Join(fmt.Errorf("lock OCI layout: %w", err), d.Close())
+		}
+		select {
+		case <-time.After(lockWait):
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), d.Close())
+		}
 	}
-	return d.Close, nil
 }
 
 // Saved is an image of an archive with its names there.
