@@ -64,7 +64,7 @@ func Load(ctx context.Context, s *cache.Store, file string, p oci.Platform) ([]*
 	}
 	var out []*Image
 	for _, entry := range list {
-		found, err := oci.OpenArchive(ctx, file, entry.Choose, p)
+		found, err := entry.Open(ctx, p)
 		if err != nil {
 			return nil, err
 		}

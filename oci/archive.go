@@ -45,6 +45,11 @@ func OpenArchive(ctx context.Context, file, tagOrDigest string, p Platform) (*Im
 	if err != nil {
 		return nil, fmt.Errorf("read archive %s: %w", file, err)
 	}
+	return a.image(ctx, file, tagOrDigest, p)
+}
+
+// image reads one image of the archive called file.
+func (a *tarFile) image(ctx context.Context, file, tagOrDigest string, p Platform) (*Image, error) {
 	src := source{ref: "archive " + file}
 	if tagOrDigest != "" {
 		src.ref += " (" + tagOrDigest + ")"

@@ -11,8 +11,11 @@ import (
 
 // Archived is an image of an archive.
 type Archived struct {
-	Choose string   // what OpenArchive takes for it
-	Names  []string // as the archive has them
+	Names []string // as the archive has them
+	// Open reads the image as OpenArchive does, without opening the archive again.
+	Open func(ctx context.Context, p Platform) (*Image, error)
+
+	choose string // what OpenArchive takes for it
 }
 
 // maxArchived bounds the images of one archive.
@@ -31,6 +34,9 @@ func ListArchive(ctx context.Context, file string) ([]Archived, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read archive %s: %w", file, err)
+	}
+	for i := range list {
+		list[i].Open = func(ctx context.Context, p Platform) (*Image, error) { return a.image(ctx, file, list[i].choose, p) }
 	}
 	return list, nil
 }
@@ -60,7 +66,7 @@ func (a *tarFile) images() ([]Archived, error) {
 		e := Archived{Names: s.RepoTags}
 		switch {
 		case len(s.RepoTags) > 0:
-			e.Choose = s.RepoTags[0]
+			e.choose = s.RepoTags[0]
 		case len(list) > 1:
 			return nil, fmt.Errorf("%w: one of %d images has no name", ErrInvalid, len(list))
 		}
@@ -81,7 +87,7 @@ func indexed(idx *v1.IndexManifest) []Archived {
 		if !ok {
 			i = len(out)
 			at[d.Digest] = i
-			out = append(out, Archived{Choose: d.Digest.String()})
+			out = append(out, Archived{choose: d.Digest.String()})
 		}
 		n := d.Annotations[imageNameKey]
 		if n == "" {

@@ -83,7 +83,7 @@ func TestListArchive(t *testing.T) {
 		t.Fatalf("images: got %+v, %v, want one of two names and one of none", list, err)
 	}
 	for i, want := range []*Built{a, b} {
-		img, err := OpenArchive(t.Context(), file, list[i].Choose, Platform{})
+		img, err := list[i].Open(t.Context(), Platform{})
 		if err != nil || img.Desc.Digest != want.Desc.Digest {
 			t.Errorf("image %d: got %v, %v, want %s", i, img, err, want.Desc.Digest)
 		}
