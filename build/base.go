@@ -1,6 +1,7 @@
 package build
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -176,7 +177,7 @@ func (b *builder) learn(key Key, name string, img *oci.Image) error {
 	}
 	var blobs []tree.Digest
 	for _, raw := range [][]byte{img.RawManifest, img.RawConfig} {
-		d, err := b.putBlob(raw)
+		d, err := b.store.PutBlob(bytes.NewReader(raw), "")
 		if err != nil {
 			return fmt.Errorf("store %s: %w", name, err)
 		}
@@ -188,19 +189,6 @@ func (b *builder) learn(key Key, name string, img *oci.Image) error {
 		diffIDs = append(diffIDs, l.DiffID)
 	}
 	return b.putJSON(kindRef, string(key), rec, blobs, diffIDs)
-}
-
-func (b *builder) putBlob(raw []byte) (tree.Digest, error) {
-	w, err := b.store.CreateBlob()
-	if err != nil {
-		return "", err
-	}
-	defer w.Abort()
-	if _, err := w.Write(raw); err != nil {
-		return "", err
-	}
-	d, _, err := w.Commit("")
-	return d, err
 }
 
 // known returns the image that a reference meant before, from the store alone.

@@ -246,16 +246,8 @@ func (c *cacheSource) openBlob(ctx context.Context, b *builder, d v1.Descriptor)
 	if err != nil {
 		return nil, err
 	}
-	w, err := b.store.CreateBlob()
-	if err != nil {
-		return nil, errors.Join(err, r.Close())
-	}
-	defer w.Abort()
-	_, err = io.Copy(w, r)
+	_, err = b.store.PutBlob(r, digest)
 	if err := errors.Join(err, r.Close()); err != nil {
-		return nil, err
-	}
-	if _, _, err := w.Commit(digest); err != nil {
 		return nil, err
 	}
 	return b.store.OpenBlob(digest)

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -233,7 +234,7 @@ func (b *builder) keep(ctx context.Context, img *oci.Built, layers []*fsLayer, o
 	}
 	refs := []tree.Digest{}
 	for _, raw := range [][]byte{img.RawManifest, img.RawConfig} {
-		d, err := b.putBlob(raw)
+		d, err := b.store.PutBlob(bytes.NewReader(raw), "")
 		if err != nil {
 			return fmt.Errorf("store image: %w", err)
 		}

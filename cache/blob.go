@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"io/fs"
 	"os"
 
@@ -83,6 +84,21 @@ func (s *Store) CreateBlob() (*BlobWriter, error) {
 		return nil, fmt.Errorf("create blob: %w", err)
 	}
 	return &BlobWriter{s: s, f: f, hash: sha256.New()}, nil
+}
+
+// PutBlob stores what r gives, as one blob, and returns its digest: want, where that
+// is given. The caller closes r.
+func (s *Store) PutBlob(r io.Reader, want tree.Digest) (tree.Digest, error) {
+	w, err := s.CreateBlob()
+	if err != nil {
+		return "", err
+	}
+	defer w.Abort()
+	if _, err := io.Copy(w, r); err != nil {
+		return "", err
+	}
+	d, _, err := w.Commit(want)
+	return d, err
 }
 
 // Write appends p. After an error the blob cannot be committed.

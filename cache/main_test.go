@@ -81,16 +81,7 @@ func putBlob(t testing.TB, s *Store, data []byte) tree.Digest {
 }
 
 func storeBlob(s *Store, data []byte) (tree.Digest, error) {
-	w, err := s.CreateBlob()
-	if err != nil {
-		return "", err
-	}
-	if _, err := w.Write(data); err != nil {
-		w.Abort()
-		return "", err
-	}
-	d, _, err := w.Commit("")
-	return d, err
+	return s.PutBlob(bytes.NewReader(data), "")
 }
 
 func readBlob(s *Store, d tree.Digest) ([]byte, error) {

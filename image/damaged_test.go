@@ -1,6 +1,7 @@
 package image_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,14 +33,7 @@ func TestFindBesideDamaged(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, raw := range [][]byte{img.RawConfig, img.RawManifest} {
-			w, err := s.CreateBlob()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := w.Write(raw); err != nil {
-				t.Fatal(err)
-			}
-			if _, _, err := w.Commit(""); err != nil {
+			if _, err := s.PutBlob(bytes.NewReader(raw), ""); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -10,6 +10,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -212,24 +213,11 @@ func add(ctx context.Context, s *cache.Store, b *oci.Built, layer func(ctx conte
 		}
 	}
 	for _, raw := range [][]byte{b.RawConfig, b.RawManifest} {
-		if err := put(s, raw); err != nil {
+		if _, err := s.PutBlob(bytes.NewReader(raw), ""); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func put(s *cache.Store, raw []byte) error {
-	w, err := s.CreateBlob()
-	if err != nil {
-		return err
-	}
-	defer w.Abort()
-	if _, err := w.Write(raw); err != nil {
-		return err
-	}
-	_, _, err = w.Commit("")
-	return err
 }
 
 // fetch stores one layer's blob.
@@ -242,17 +230,8 @@ func fetch(ctx context.Context, s *cache.Store, l oci.Layer, watch func(n int64)
 	if err != nil {
 		return err
 	}
-	w, err := s.CreateBlob()
-	if err != nil {
-		return errors.Join(err, r.Close())
-	}
-	defer w.Abort()
-	_, err = io.Copy(w, &counter{r: r, watch: watch})
-	if err := errors.Join(err, r.Close()); err != nil {
-		return err
-	}
-	_, _, err = w.Commit(want)
-	return err
+	_, err = s.PutBlob(&counter{r: r, watch: watch}, want)
+	return errors.Join(err, r.Close())
 }
 
 // counter tells how far a reader is.
