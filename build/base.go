@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -100,7 +99,7 @@ func (b *builder) resolveAt(ctx context.Context, where string, p v1.Platform) (*
 	if l, ok, err := oci.ParseLayoutRef(where); err != nil {
 		return nil, err
 	} else if ok {
-		return openLocal(ctx, l, p)
+		return l.Open(ctx, p)
 	}
 	ref, err := oci.ParseRef(strings.TrimPrefix(where, "docker-image://"))
 	if err != nil {
@@ -148,18 +147,6 @@ func (b *builder) named(ctx context.Context, name string, p v1.Platform) (*oci.I
 		}
 	}
 	return img, true
-}
-
-// openLocal opens a layout: a directory, or an archive of one.
-func openLocal(ctx context.Context, l oci.LayoutRef, p v1.Platform) (*oci.Image, error) {
-	st, err := os.Stat(l.Path)
-	if err != nil {
-		return nil, fmt.Errorf("open image layout: %w", err)
-	}
-	if st.IsDir() {
-		return oci.OpenLayout(ctx, l.Path, l.Name, p)
-	}
-	return oci.OpenArchive(ctx, l.Path, l.Name, p)
 }
 
 // refRecord is what a reference meant when it was last asked for.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/oci"
@@ -170,22 +169,14 @@ func Anywhere(ctx context.Context, s *cache.Store, r *oci.Remote, name string, p
 		}
 	}
 	var found *oci.Image
-	switch {
-	case !isLayout:
+	if isLayout {
+		found, err = l.Open(ctx, p)
+	} else {
 		found, err = r.Resolve(ctx, name, p)
-	case isDir(l.Path):
-		found, err = oci.OpenLayout(ctx, l.Path, l.Name, p)
-	default:
-		found, err = oci.OpenArchive(ctx, l.Path, l.Name, p)
 	}
 	if err != nil {
 		return nil, err
 	}
 	b := built(found)
 	return &b, nil
-}
-
-func isDir(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.IsDir()
 }

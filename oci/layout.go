@@ -63,6 +63,18 @@ func layoutBlobSize(dir string, h v1.Hash) (int64, error) {
 	return size, f.Close()
 }
 
+// Open reads the image from the layout: a directory, or an archive of one.
+func (l LayoutRef) Open(ctx context.Context, p Platform) (*Image, error) {
+	st, err := os.Stat(l.Path)
+	if err != nil {
+		return nil, fmt.Errorf("open image layout: %w", err)
+	}
+	if st.IsDir() {
+		return OpenLayout(ctx, l.Path, l.Name, p)
+	}
+	return OpenArchive(ctx, l.Path, l.Name, p)
+}
+
 // layoutReader is a layout in a directory or an archive.
 type layoutReader struct {
 	source
