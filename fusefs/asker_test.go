@@ -117,6 +117,9 @@ func ask(op []string) (seen string) {
 	}()
 	do, ok := askOps[op[0]]
 	if !ok {
+		do, ok = rareOps[op[0]]
+	}
+	if !ok {
 		return fmt.Sprintf("%q: no such operation", op)
 	}
 	arg := append(append([]string(nil), op[1:]...), "", "", "", "")

@@ -19,6 +19,7 @@ import (
 var (
 	seeds     = flag.Int("seeds", 40, "random programs of TestTracesAreComplete")
 	firstSeed = flag.Uint64("seed", 1, "the first of them")
+	evicts    = flag.Bool("evict", false, "by hand, as root: random programs during which the kernel forgets what it has in its caches")
 	blindRule = flag.Int("blind", -1, "by hand: the rule that traces are made without, and must be caught")
 )
 

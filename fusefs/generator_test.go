@@ -230,6 +230,9 @@ func (g *generator) program() []string {
 			}
 		}
 		ops = append(ops, strings.Join(f, " "))
+		if *evicts && g.r.IntN(3) == 0 {
+			ops = append(ops, "evict")
+		}
 	}
 	return ops
 }

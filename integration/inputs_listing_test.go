@@ -22,8 +22,8 @@ import (
 type listing map[string]entry
 
 type entry struct {
-	kept    string // what never varies
-	content string
+	Kept    string // what never varies
+	Content string
 }
 
 func list(img v1.Image) (listing, error) {
@@ -40,7 +40,7 @@ func list(img v1.Image) (listing, error) {
 		}
 		e := *h
 		e.Size, e.Name = 0, name
-		li[key] = entry{kept: entryLine(&e, false), content: hex.EncodeToString(sum.Sum(nil))}
+		li[key] = entry{Kept: entryLine(&e, false), Content: hex.EncodeToString(sum.Sum(nil))}
 		return nil
 	})
 }
@@ -58,10 +58,10 @@ func diffListings(a, b listing, varies *regexp.Regexp) string {
 		y, inB := b[key]
 		switch {
 		case inA != inB && !free:
-			out = append(out, fmt.Sprintf("%s: only in one: %s%s", key, x.kept, y.kept))
-		case inA && inB && x.kept != y.kept:
-			out = append(out, fmt.Sprintf("%s: %s, %s", key, x.kept, y.kept))
-		case inA && inB && x.content != y.content && !free:
+			out = append(out, fmt.Sprintf("%s: only in one: %s%s", key, x.Kept, y.Kept))
+		case inA && inB && x.Kept != y.Kept:
+			out = append(out, fmt.Sprintf("%s: %s, %s", key, x.Kept, y.Kept))
+		case inA && inB && x.Content != y.Content && !free:
 			out = append(out, key+": contents differ")
 		}
 	}
