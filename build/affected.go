@@ -46,6 +46,7 @@ type AffectedOptions struct {
 type Affected struct {
 	Dockerfile string
 	Target     string
+	Platform   string   // "" is the usual one
 	Names      []string // of the image, when it was built last
 	Status     string
 	Why        string   // where the steps do not say it
@@ -121,11 +122,11 @@ func (o *AffectedOptions) one(ctx context.Context, name string) ([]Affected, err
 	seen := map[string]bool{}
 	for i := range reports {
 		r := &reports[i]
-		if seen[r.Target] || r.Error != "" {
+		if seen[r.slot()] || r.Error != "" {
 			continue
 		}
-		seen[r.Target] = true
-		a := Affected{Dockerfile: name, Target: r.Target, Names: r.Names, Last: r}
+		seen[r.slot()] = true
+		a := Affected{Dockerfile: name, Target: r.Target, Platform: r.otherThan(o.Platform), Names: r.Names, Last: r}
 		if err := o.built(ctx, &a); err != nil {
 			return nil, err
 		}
@@ -266,8 +267,11 @@ func (o *AffectedOptions) touches(name string, setup *ReportSetup) ([]string, er
 
 // again are the options of the last build, for the files of now.
 func (o *AffectedOptions) again(a *Affected) (*Options, error) {
-	setup := a.Last.Setup
-	file, err := parseLike(a.Dockerfile, a.Last, o.Platform)
+	setup, platform := a.Last.Setup, o.Platform
+	if p, err := v1.ParsePlatform(a.Last.Platform); err == nil && a.Last.Platform != "" {
+		platform = *p
+	}
+	file, err := parseLike(a.Dockerfile, a.Last, platform)
 	if err != nil {
 		return nil, err
 	}
@@ -280,7 +284,7 @@ func (o *AffectedOptions) again(a *Affected) (*Options, error) {
 		return nil, err
 	}
 	opts := &Options{
-		File: file, Target: a.Target, ContextDir: setup.Context, Ignore: ignore, Contexts: setup.Contexts, Platform: o.Platform,
+		File: file, Target: a.Target, ContextDir: setup.Context, Ignore: ignore, Contexts: setup.Contexts, Platform: platform,
 		AddHosts: setup.AddHosts, Network: setup.Network, Limits: limits, ShmSize: setup.ShmSize, Isolation: setup.Isolation,
 		Trace: setup.Trace, TraceNetTTL: setup.TraceNetTTL, CacheTimes: setup.CacheTimes, Store: o.Store,
 		Origin: Origin{Dockerfile: a.Dockerfile, Context: setup.Context},
@@ -308,6 +312,14 @@ func parseLike(name string, last *Report, p v1.Platform) (*dockerfile.File, erro
 		opts.Contexts = append(opts.Contexts, c)
 	}
 	return dockerfile.Parse(name, src, opts)
+}
+
+// otherThan is the platform of a report that is not the usual one, "" where it is.
+func (r *Report) otherThan(usual v1.Platform) string {
+	if r.Platform == usual.String() {
+		return ""
+	}
+	return r.Platform
 }
 
 // spread makes what is built on an image that changes change as well.

@@ -34,13 +34,13 @@ func (r *stageRun) base(ctx context.Context, p v1.Platform) (*base, error) {
 		name = r.stage.Context
 	}
 	if dir, ok := b.contextDir(name); ok {
-		return b.dirBase(ctx, name, dir, p, b.opts.Progress.Step(r.title("FROM "+name)))
+		return b.dirBase(ctx, name, dir, p, b.opts.Progress.Step(r.title(nil, "FROM "+name)))
 	}
 	bs, err := b.base(ctx, name, p)
 	if err != nil {
 		return nil, err
 	}
-	step := b.opts.Progress.Step(r.title("FROM " + name))
+	step := b.opts.Progress.Step(r.title(nil, "FROM "+name))
 	r.pull = &pull{step: step, left: len(bs.fs.layers())}
 	for _, l := range bs.fs.layers() {
 		l.shows(r.pull)
@@ -56,7 +56,9 @@ func (b *builder) base(ctx context.Context, name string, p v1.Platform) (*base, 
 		if err != nil {
 			return nil, err
 		}
-		if m := img.Mismatch; m != nil {
+		if m := img.Mismatch; m != nil && b.opts.titles != "" { // an index says what is in it
+			return nil, m
+		} else if m != nil {
 			b.warn("base image %s: %v", name, m)
 		}
 		fs := &fsState{}
@@ -77,7 +79,11 @@ func (b *builder) resolve(ctx context.Context, name string, p v1.Platform) (*oci
 	if !ok {
 		where = "docker-image://" + name
 	}
-	step := b.opts.Progress.Step("[internal] load metadata for " + displayName(where))
+	at := "[internal] "
+	if b.opts.titles != "" {
+		at = "[" + p.String() + " internal] "
+	}
+	step := b.opts.Progress.Step(at + "load metadata for " + displayName(where))
 	step.Start()
 	img, err := b.resolveAt(ctx, where, p)
 	step.Done(err)

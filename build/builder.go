@@ -22,17 +22,19 @@ import (
 
 // Options say what to build and where everything is.
 type Options struct {
-	File       *dockerfile.File
+	File *dockerfile.File
+	// Platforms are those of an image for several: an index of one image for each. File
+	// and Platform are then the first one's; nil is an image for Platform alone.
+	Platforms  []PlatformFile
 	Target     string // stage to build, "" is the last
 	ContextDir string // the local build context, "" for none
 	Ignore     []byte // contents of the ignore file, nil for none
 	// Contexts are the named build contexts: a directory, docker-image://REF or
 	// oci-layout://PATH[:TAG|@DIGEST].
-	Contexts map[string]string
-	Platform v1.Platform
-	Labels   map[string]string
-	// Annotations are those of the image's manifest.
-	Annotations map[string]string
+	Contexts    map[string]string
+	Platform    v1.Platform
+	Labels      map[string]string
+	Annotations []Annotation
 	Tags        []string // full references, as oci.ParseRef gives them
 	AddHosts    []string
 	Network     string // of RUN steps without a mode of their own: "", "default", "host" or "none"
@@ -73,6 +75,7 @@ type Options struct {
 	// CacheKey is a file with the key that signs entries of shared caches; with one,
 	// entries without its signature are misses.
 	CacheKey string
+	titles   string     // of one platform of several: what the steps' titles begin with
 	lint     bool       // of Lint: no step runs
 	tamper   func(*ran) // of tests: changes what is known of a step that ran
 	tracks   *tracks    // of FindUnused, a plan
@@ -151,6 +154,7 @@ type builder struct {
 	// the end. The build waits until it returns.
 	onSealed func(ctx context.Context, l *fsLayer)
 	shared   *sharedCaches // nil for none
+	family   *family
 	reports  reporting
 	digests  digests
 
@@ -160,15 +164,11 @@ type builder struct {
 	group      *errgroup.Group
 	groupCtx   context.Context //nolint:containedctx // of one Build
 
-	mu       sync.Mutex
-	err      error // the first failure of the background
-	stages   map[*dockerfile.Stage]*stageRun
-	bases    map[string]*future[*base]
-	contexts map[string]*future[*localContext]
-	files    map[string]*future[*httpRecord] // of ADD
-	gits     map[string]*future[*remoteGit]  // of ADD
-	scopes   []*dockerfile.Scope
-	notes    map[string]bool
+	mu     sync.Mutex
+	err    error // the first failure of the background
+	stages map[*dockerfile.Stage]*stageRun
+	bases  map[string]*future[*base]
+	scopes []*dockerfile.Scope
 }
 
 // Build builds the target and its outputs. It leaves nothing behind but what is
@@ -187,56 +187,81 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if o.Recorder == "" {
 		o.Recorder = RecorderAuto
 	}
+	if len(o.Platforms) > 0 {
+		return buildPlatforms(ctx, o)
+	}
 	shared, err := openShared(&o)
 	if err != nil {
 		return nil, err
 	}
-	for tries := shared.retries(); ; tries-- {
-		res, err := buildOnce(ctx, o, target, shared)
+	return retrying(ctx, o, []*sharedCaches{shared}, func() (*Result, error) { return buildOnce(ctx, o, target, shared) })
+}
+
+// retrying builds again without a shared cache that lied.
+func retrying(ctx context.Context, o Options, shared []*sharedCaches, build func() (*Result, error)) (*Result, error) {
+	for tries := shared[0].retries(); ; tries-- {
+		res, err := build()
 		var lied *sharedLayerError
 		if !errors.As(err, &lied) || ctx.Err() != nil || tries == 0 {
 			return res, err
 		}
 		// What was done meanwhile is in the store and is found there.
 		note := o.Progress.Step("[internal] note")
-		note.Warn(shared.distrust(lied))
+		text := ""
+		for _, s := range shared {
+			text = s.distrust(lied)
+		}
+		note.Warn(text)
 		note.Done(nil)
 	}
 }
 
 // buildOnce is one try of a build.
 func buildOnce(ctx context.Context, o Options, target *dockerfile.Stage, shared *sharedCaches) (*Result, error) {
-	temp, err := o.Store.TempDir("build-")
+	stepCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	b, err := newBuilder(ctx, stepCtx, cancel, o, target, shared, newFamily())
 	if err != nil {
 		return nil, err
 	}
-	stepCtx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	b := &builder{
-		opts: o, store: o.Store, temp: temp, cancel: cancel, sealCtx: ctx, sealing: make(chan struct{}, parallelSeals),
-		workers: layer.NewWorkers(), frames: newFrameStore(o.Store),
-		shared: shared, stages: map[*dockerfile.Stage]*stageRun{}, bases: map[string]*future[*base]{},
-		contexts: map[string]*future[*localContext]{}, notes: map[string]bool{},
-		files: map[string]*future[*httpRecord]{}, gits: map[string]*future[*remoteGit]{},
-	}
-	b.early = newEarlyPush(stepCtx, o, target)
-	b.reports.began = time.Now()
 	res, err := b.build(stepCtx, target)
 	if err != nil {
 		cancel(err)
 	}
-	b.early.wait()
-	b.background.Wait()
-	err = errors.Join(b.firstError(err), b.frames.close(), b.run.close(context.WithoutCancel(ctx), b), removeTemp(temp))
-	b.keepReport(res, err)
-	if cerr := b.closeContexts(); cerr != nil { // the next build hashes the files again
-		b.warn("stat cache: %v", cerr)
-	}
+	err = b.end(ctx, res, err)
+	b.family.close(b)
 	if err != nil {
 		return nil, err
 	}
 	res.Layers = b.frames.stats
 	return res, nil
+}
+
+// newBuilder begins a try of a build. Its steps end with stepCtx, which cancel ends; what
+// they have made is kept until ctx does.
+func newBuilder(ctx, stepCtx context.Context, cancel context.CancelCauseFunc, o Options, target *dockerfile.Stage, shared *sharedCaches, f *family) (*builder, error) {
+	temp, err := o.Store.TempDir("build-")
+	if err != nil {
+		return nil, err
+	}
+	b := &builder{
+		opts: o, store: o.Store, temp: temp, cancel: cancel, sealCtx: ctx, sealing: f.sealing,
+		workers: f.workers, frames: newFrameStore(o.Store), family: f,
+		shared: shared, stages: map[*dockerfile.Stage]*stageRun{}, bases: map[string]*future[*base]{},
+	}
+	b.early = newEarlyPush(stepCtx, o, target)
+	b.reports.began = time.Now()
+	return b, nil
+}
+
+// end waits for what goes on behind the steps and gives back what the build holds. It
+// returns the error that the build ends with.
+func (b *builder) end(ctx context.Context, res *Result, err error) error {
+	b.early.wait()
+	b.background.Wait()
+	err = errors.Join(b.firstError(err), b.frames.close(), b.run.close(context.WithoutCancel(ctx), b), removeTemp(b.temp))
+	b.keepReport(res, err)
+	return err
 }
 
 // firstError prefers the failure that started everything over the
@@ -261,46 +286,12 @@ func (b *builder) fail(err error) {
 }
 
 func (b *builder) build(ctx context.Context, target *dockerfile.Stage) (*Result, error) {
-	b.group, b.groupCtx = errgroup.WithContext(ctx)
-	needed := dockerfile.Needed(target)
-	for _, st := range needed {
-		b.seeCaches(st.Instructions)
-	}
-	for _, st := range needed {
-		b.stage(st)
-	}
-	err := b.group.Wait()
+	final, warnings, err := b.steps(ctx, target)
 	if err != nil {
 		return nil, err
 	}
-	final, err := b.stage(target).wait(ctx)
-	if err != nil {
-		return nil, err
-	}
-	b.reports.final = final
-	if t := b.opts.tracks; t != nil {
-		if err := t.end(ctx, b, target); err != nil {
-			return nil, err
-		}
-	}
-	if b.opts.again != nil {
-		b.opts.again.steps = b.reports.inOrder()
-		return &Result{}, nil
-	}
-	if b.opts.VerifyReproducible && !b.opts.lint && !b.planning() {
-		if err := b.verifyReproducible(ctx, target); err != nil {
-			return nil, err
-		}
-	}
-	warnings, err := b.opts.File.Report(b.scopes...)
-	if b.opts.lint || b.planning() {
+	if final == nil {
 		return &Result{Warnings: warnings}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if unused := b.opts.File.UnusedBuildArgs(b.scopes...); len(unused) > 0 {
-		warnings = append(warnings, dockerfile.Warning{Text: fmt.Sprintf("One or more build-args %v were not consumed", unused)})
 	}
 	res, err := b.export(ctx, final)
 	if err == nil {
@@ -311,6 +302,52 @@ func (b *builder) build(ctx context.Context, target *dockerfile.Stage) (*Result,
 	}
 	res.Warnings = warnings
 	return res, nil
+}
+
+// steps takes the target to its end, nil where nothing leaves the build.
+func (b *builder) steps(ctx context.Context, target *dockerfile.Stage) (*state, []dockerfile.Warning, error) {
+	b.group, b.groupCtx = errgroup.WithContext(ctx)
+	needed := dockerfile.Needed(target)
+	for _, st := range needed {
+		b.seeCaches(st.Instructions)
+	}
+	for _, st := range needed {
+		b.stage(st)
+	}
+	err := b.group.Wait()
+	if err != nil {
+		return nil, nil, err
+	}
+	final, err := b.stage(target).wait(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	b.reports.final = final
+	if t := b.opts.tracks; t != nil {
+		if err := t.end(ctx, b, target); err != nil {
+			return nil, nil, err
+		}
+	}
+	if b.opts.again != nil {
+		b.opts.again.steps = b.reports.inOrder()
+		return nil, nil, nil
+	}
+	if b.opts.VerifyReproducible && !b.opts.lint && !b.planning() {
+		if err := b.verifyReproducible(ctx, target); err != nil {
+			return nil, nil, err
+		}
+	}
+	warnings, err := b.opts.File.Report(b.scopes...)
+	if b.opts.lint || b.planning() {
+		return nil, warnings, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if unused := b.opts.File.UnusedBuildArgs(b.scopes...); len(unused) > 0 {
+		warnings = append(warnings, dockerfile.Warning{Text: fmt.Sprintf("One or more build-args %v were not consumed", unused)})
+	}
+	return final, warnings, nil
 }
 
 // now is the time of a step that runs: the epoch where one is set.
@@ -333,11 +370,7 @@ func (b *builder) epochKey() string {
 // warn shows a note once, as a step of its own.
 func (b *builder) warn(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	b.mu.Lock()
-	seen := b.notes[text]
-	b.notes[text] = true
-	b.mu.Unlock()
-	if seen {
+	if !b.family.first(text) {
 		return
 	}
 	s := b.opts.Progress.Step("[internal] note")

@@ -97,11 +97,11 @@ type sharedItem struct {
 
 // exportCaches stores what the build used and made in every --cache-to. Like BuildKit
 // it fails the build where that fails, unless the cache may be missing.
-func (b *builder) exportCaches(ctx context.Context, final *state) error {
+func (b *builder) exportCaches(ctx context.Context, finals ...*state) error {
 	if b.shared == nil || b.shared.to == nil {
 		return nil
 	}
-	items, err := b.sharedItems(ctx, final)
+	items, err := b.sharedItems(ctx, finals...)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (b *builder) exportCaches(ctx context.Context, final *state) error {
 }
 
 // sharedItems makes entries of everything that was collected.
-func (b *builder) sharedItems(ctx context.Context, final *state) ([]sharedItem, error) {
+func (b *builder) sharedItems(ctx context.Context, finals ...*state) ([]sharedItem, error) {
 	b.background.Wait() // until every record is in the store
 	if err := b.firstError(nil); err != nil {
 		return nil, err
@@ -147,8 +147,10 @@ func (b *builder) sharedItems(ctx context.Context, final *state) ([]sharedItem, 
 			byID[l.diffID] = l
 		}
 	}
-	for _, l := range final.fs.layers() {
-		x.image[l.diffID] = true
+	for _, final := range finals {
+		for _, l := range final.fs.layers() {
+			x.image[l.diffID] = true
+		}
 	}
 	var items []sharedItem
 	for n, from := range x.names {

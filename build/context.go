@@ -37,7 +37,7 @@ func (b *builder) mainContext(ctx context.Context) (*localContext, error) {
 // localContext opens a context once for the whole build: a directory, or a remote
 // one that is fetched now.
 func (b *builder) localContext(ctx context.Context, name, where string, ignore []byte) (*localContext, error) {
-	return once(ctx, &b.mu, b.contexts, name, func() (*localContext, error) {
+	return once(ctx, &b.family.mu, b.family.contexts, name, func() (*localContext, error) {
 		abs, statCache := "", ""
 		var err error
 		switch remote := IsRemoteContext(where); {
@@ -99,23 +99,6 @@ func (b *builder) fetchNamed(ctx context.Context, where string) (string, error) 
 		return "", spec.failed(errNotTar)
 	}
 	return f.Dir, nil
-}
-
-// closeContexts writes the stat caches.
-func (b *builder) closeContexts() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var errs []error
-	for _, f := range b.contexts {
-		select {
-		case <-f.done:
-			if f.err == nil && f.val != nil {
-				errs = append(errs, f.val.ctx.Close())
-			}
-		default:
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // contextDir returns the directory, or the address of files, that a named context

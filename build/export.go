@@ -44,9 +44,8 @@ type Output struct {
 	Tar              bool   // of OutputOCI: a tar, else a directory
 	RewriteTimestamp bool   // times in our layers are at most SOURCE_DATE_EPOCH
 	DockerMediaTypes bool
-	Compression      Compression // of an image
-	// Annotations are those of the manifest, beside the ones of the build.
-	Annotations map[string]string
+	Compression      Compression  // of an image
+	Annotations      []Annotation // beside the ones of the build
 	// Load takes the archive of an OutputDocker that has no Dest. It calls write
 	// once, with where the archive goes, and returns when its reader has taken it.
 	Load func(ctx context.Context, step *progress.Step, write func(io.Writer) error) error
@@ -178,7 +177,7 @@ func (b *builder) assemble(ctx context.Context, s *state, layers []*fsLayer, o O
 		list = append(list, ol)
 	}
 	b.keepImage(list)
-	annotations, err := b.withInline(ctx, s, b.annotations(o))
+	annotations, err := b.withInline(ctx, s, b.note(AnnotationManifest, o))
 	if err != nil {
 		return nil, err
 	}
@@ -254,14 +253,16 @@ func (b *builder) keep(ctx context.Context, img *oci.Built, layers []*fsLayer, o
 
 // name gives the image its names in the store, unless a layer of its base was
 // never fetched: pushed images need not have theirs here.
-func (b *builder) name(img *oci.Built, o Output, res *Result, step *progress.Step) error {
-	for _, l := range img.Layers {
-		if !b.store.HasBlob(tree.Digest(l.Desc.Digest.String())) {
-			return nil
+func (b *builder) name(img oci.Writable, o Output, res *Result, step *progress.Step) error {
+	for _, one := range img.Images() {
+		for _, l := range one.Layers {
+			if !b.store.HasBlob(tree.Digest(l.Desc.Digest.String())) {
+				return nil
+			}
 		}
 	}
 	for _, name := range b.names(o) {
-		if err := b.store.Tag(name, img.Desc); err != nil {
+		if err := b.store.Tag(name, img.Root()); err != nil {
 			return err
 		}
 		if !slices.Contains(res.Names, name) {
@@ -283,7 +284,7 @@ func outputNames(o Output, tags []string) []string {
 }
 
 // write sends the image where an output says.
-func (b *builder) write(ctx context.Context, img *oci.Built, o Output, res *Result, step *progress.Step) error {
+func (b *builder) write(ctx context.Context, img oci.Writable, o Output, res *Result, step *progress.Step) error {
 	switch {
 	case o.Type == OutputRegistry:
 		b.early.wait()
@@ -337,17 +338,34 @@ func (b *builder) exportFiles(ctx context.Context, s *state, o Output) (err erro
 	if _, err := s.fs.chainID(ctx); err != nil { // a build whose layers fail has no output
 		return err
 	}
-	t, err := s.fs.Tree(ctx, b)
-	if err != nil {
-		return err
-	}
 	if o.Type == OutputLocal {
+		t, err := s.fs.Tree(ctx, b)
+		if err != nil {
+			return err
+		}
 		return snapshot.Materialize(ctx, t, b.store.Packs(), o.Dest, snapshot.MaterializeOptions{NoOwners: true, Overwrite: true, Skipped: func(path, what string) { step.Warn(path + ": " + what) }})
 	}
-	cs, err := tree.Diff(tree.Empty(), t, nil)
+	cs, err := b.allFiles(ctx, s)
 	if err != nil {
 		return err
 	}
+	return b.writeTar(ctx, cs, o)
+}
+
+// allFiles are the files of a stage as one difference.
+func (b *builder) allFiles(ctx context.Context, s *state) (tree.Changes, error) {
+	if _, err := s.fs.chainID(ctx); err != nil {
+		return nil, err
+	}
+	t, err := s.fs.Tree(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	return tree.Diff(tree.Empty(), t, nil)
+}
+
+// writeTar writes files as the tar of an output.
+func (b *builder) writeTar(ctx context.Context, cs tree.Changes, o Output) error {
 	opts := layer.Options{Compression: "uncompressed"}
 	if o.RewriteTimestamp && b.opts.Epoch != nil {
 		clamp := tree.TimeOf(*b.opts.Epoch)

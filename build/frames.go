@@ -73,10 +73,7 @@ func (s *frameStore) add(sealed layer.Sealed) {
 	s.store.AddFrames(frames)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stats.Bytes += sealed.Stats.Bytes
-	s.stats.Frames += sealed.Stats.Frames
-	s.stats.Reused += sealed.Stats.Reused
-	s.stats.ReusedBytes += sealed.Stats.ReusedBytes
+	s.stats.Add(sealed.Stats)
 }
 
 func (s *frameStore) close() error {

@@ -31,11 +31,12 @@ func (w *world) builder() *builder {
 	}
 	b := &builder{
 		store: w.store, temp: w.t.TempDir(), sealCtx: ctx, sealing: make(chan struct{}, 1), cancel: cancel,
-		contexts: map[string]*future[*localContext]{}, notes: map[string]bool{},
+		family: newFamily(),
 	}
 	b.opts = Options{ContextDir: w.dir, Store: w.store, Progress: d}
 	w.t.Cleanup(func() {
-		if err := errors.Join(b.closeContexts(), d.Close(nil)); err != nil {
+		b.family.close(b)
+		if err := d.Close(nil); err != nil {
 			w.t.Error(err)
 		}
 	})

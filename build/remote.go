@@ -100,7 +100,7 @@ func (f *remoteFile) recordKey() Key { return newKey("http").str(f.address).sum(
 
 // fetch returns the file as the store has it, once for a build.
 func (f *remoteFile) fetch(ctx context.Context) (*httpRecord, error) {
-	return once(ctx, &f.b.mu, f.b.files, f.address+"\x00"+string(f.checksum), func() (*httpRecord, error) {
+	return once(ctx, &f.b.family.mu, f.b.family.files, f.address+"\x00"+string(f.checksum), func() (*httpRecord, error) {
 		var old httpRecord
 		known := f.b.getJSON(kindHTTP, string(f.recordKey()), &old) && f.b.store.HasBlob(old.Digest)
 		if known && old.has(f.checksum) {
@@ -157,7 +157,7 @@ type remoteGit struct {
 // the commit that it must be, or its first digits; "" for any.
 func (b *builder) remoteGit(ctx context.Context, address, checksum string, keepGitDir bool, step *progress.Step) (*remoteGit, error) {
 	id := fmt.Sprintf("%s\x00%s\x00%t", address, checksum, keepGitDir)
-	return once(ctx, &b.mu, b.gits, id, func() (*remoteGit, error) {
+	return once(ctx, &b.family.mu, b.family.gits, id, func() (*remoteGit, error) {
 		u, err := fetch.ParseGit(address)
 		if err != nil {
 			return nil, err
@@ -193,7 +193,7 @@ func (b *builder) remoteGit(ctx context.Context, address, checksum string, keepG
 // Context returns the tree as a build context, fetching it once for a build. Its
 // files belong to root, and nothing in it is ignored.
 func (g *remoteGit) Context(ctx context.Context) (*localContext, error) {
-	return once(ctx, &g.b.mu, g.b.contexts, "\x00"+g.Key, func() (*localContext, error) {
+	return once(ctx, &g.b.family.mu, g.b.family.contexts, "\x00"+g.Key, func() (*localContext, error) {
 		g.step.Start()
 		dir, err := g.repo.Checkout(ctx)
 		if err != nil {

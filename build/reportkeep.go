@@ -22,7 +22,7 @@ import (
 )
 
 // kindReport is the kind of the records that hold the reports of a Dockerfile: entries,
-// the newest first, each the target and the report as JSON, both after their length as
+// the newest first, each the target with the platform and the report as JSON, both after their length as
 // a varint. So a build adds its own without reading the others.
 const kindReport = "report"
 
@@ -37,6 +37,9 @@ func reportKey(dockerfile string) string { return string(newKey("report 2").str(
 
 // keptReport is an entry of the record.
 type keptReport struct{ target, data []byte }
+
+// slot says of which target and platform a report is.
+func (r *Report) slot() string { return r.Target + "\x00" + r.Platform }
 
 func decodeReports(b []byte) []keptReport {
 	field := func() ([]byte, bool) {
@@ -127,7 +130,7 @@ func (b *builder) keepReport(res *Result, failed error) {
 		data, err = json.Marshal(r)
 	}
 	if err == nil {
-		list := append([]keptReport{{[]byte(r.Target), data}}, kept...)
+		list := append([]keptReport{{[]byte(r.slot()), data}}, kept...)
 		err = b.store.PutNote(kindReport, key, cache.Record{Value: encodeReports(list)})
 	}
 	if err != nil {
@@ -144,7 +147,7 @@ func (r *Report) inherit(kept []keptReport) {
 			return
 		}
 		var old Report
-		if string(k.target) != r.Target || json.Unmarshal(k.data, &old) != nil {
+		if string(k.target) != r.slot() || json.Unmarshal(k.data, &old) != nil {
 			continue
 		}
 		for i := range r.Steps {

@@ -323,7 +323,7 @@ func (b *builder) previousStep(rep StepReport) *StepReport {
 		if err != nil {
 			return // as if it were the first build
 		}
-		b.reports.previous = slices.DeleteFunc(list, func(r Report) bool { return r.Target != b.opts.Target })
+		b.reports.previous = slices.DeleteFunc(list, func(r Report) bool { return r.Target != b.opts.Target || r.Platform != b.opts.Platform.String() })
 	})
 	for i := range b.reports.previous {
 		if s := b.reports.previous[i].same(rep); s != nil {

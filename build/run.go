@@ -30,10 +30,6 @@ func (r *stageRun) runStep(ctx context.Context, s *state, in *dockerfile.Run, st
 	if err != nil {
 		return result{}, false, err
 	}
-	if host := b.opts.Platform; s.cfg.OS != host.OS || s.cfg.Architecture != host.Architecture {
-		return result{}, false, fmt.Errorf("this stage is %s/%s, and RUN needs this host's %s/%s: use FROM --platform=$BUILDPLATFORM for stages that run commands",
-			s.cfg.OS, s.cfg.Architecture, host.OS, host.Architecture)
-	}
 	mounts, err := r.lookMounts(ctx, in, step)
 	if err != nil {
 		return result{}, false, err
@@ -110,6 +106,9 @@ func (b *builder) runKey(s *state, in *dockerfile.Run, network string) Key {
 // runCommand runs the step on the chosen recorder, and with --recorder=auto again on
 // the next one down the ladder if the recorder, not the command, failed.
 func (b *builder) runCommand(ctx context.Context, s *state, in *dockerfile.Run, network string, mounts *mountSet) (*ran, error) {
+	if err := foreign(s.cfg); err != nil {
+		return nil, err
+	}
 	kind, err := b.run.kind(ctx, b)
 	if err != nil {
 		return nil, err
@@ -121,7 +120,7 @@ func (b *builder) runCommand(ctx context.Context, s *state, in *dockerfile.Run, 
 		cs, err := b.runOn(ctx, kind, s, in, network, mounts)
 		var broken *recorderError
 		if b.opts.Recorder != RecorderAuto || !errors.As(err, &broken) || ctx.Err() != nil {
-			return cs, err
+			return cs, maybeForeign(s.cfg, err)
 		}
 		next, nerr := b.run.below(ctx, b, kind)
 		if next == "" || nerr != nil {

@@ -162,15 +162,46 @@ func countSteps(list []dockerfile.Instruction) int {
 	return n
 }
 
-// title numbers a step as BuildKit does.
-func (r *stageRun) title(text string) string {
+// title numbers a step as BuildKit does. scope is nil for a FROM.
+func (r *stageRun) title(scope *dockerfile.Scope, text string) string {
 	r.at++
-	name := ""
+	name := r.platformTitle(scope)
 	if len(r.b.opts.File.Stages) > 1 {
-		name = r.stage.Label() + " "
+		name += r.stage.Label() + " "
 	}
 	width := 1 + int(math.Log10(float64(max(1, r.total))))
 	return fmt.Sprintf("[%s%*d/%d] %s", name, width, r.at, r.total, text)
+}
+
+// platformTitle says, of a build for several platforms, which one a step is for, as
+// BuildKit does: "linux/arm64 ", and "linux/amd64->arm64 " where the stage is of one
+// platform and asks for another.
+func (r *stageRun) platformTitle(scope *dockerfile.Scope) string {
+	target := r.b.opts.Platform
+	if r.b.opts.titles == "" {
+		return ""
+	}
+	own, err := r.b.platform(r.stage.Platform)
+	if err != nil {
+		return r.b.opts.titles + " "
+	}
+	text := own.String()
+	if own.String() != target.String() && asksTarget(scope) {
+		cross := target.Architecture
+		switch {
+		case own.OS != target.OS:
+			cross = target.String()
+		case target.Variant != "":
+			cross += "/" + target.Variant
+		}
+		text += "->" + cross
+	}
+	return text + " "
+}
+
+// asksTarget says whether a stage declares what it is built for.
+func asksTarget(scope *dockerfile.Scope) bool {
+	return scope != nil && slices.ContainsFunc(scope.Args(), func(a dockerfile.KeyValue) bool { return strings.HasPrefix(a.Key, "TARGET") && a.Key != "TARGETSTAGE" })
 }
 
 func (r *stageRun) failed(loc dockerfile.Location, text string, err error) error {
@@ -201,7 +232,7 @@ func (r *stageRun) instruction(ctx context.Context, s *state, raw dockerfile.Ins
 		}
 		return nil
 	}
-	step := r.b.opts.Progress.Step(r.title(title))
+	step := r.b.opts.Progress.Step(r.title(s.scope, title))
 	rep := r.beginReport(s, in, title)
 	res, cached, err := r.step(ctx, s, in, step)
 	if err != nil && r.b.planning() && ctx.Err() == nil {
@@ -289,12 +320,14 @@ func (b *builder) reuse(ctx context.Context, key Key, below *fsState) (res resul
 	if err != nil {
 		return result{}, nil, err
 	}
-	if !b.fresh(ctx) {
+	if b.family.claim(key) || !b.fresh(ctx) {
 		if res, ok := b.recorded(ctx, key, below); ok {
 			unlock()
 			b.keepStep(key, below, res)
 			return res, nil, nil
 		}
+	}
+	if !b.fresh(ctx) {
 		if res, ok := b.adopt(ctx, key, below); ok {
 			unlock()
 			return res, nil, nil

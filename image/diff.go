@@ -161,6 +161,14 @@ func Anywhere(ctx context.Context, s *cache.Store, r *oci.Remote, name string, p
 	}
 	if !isLayout {
 		img, err := Find(ctx, s, name)
+		if err == nil && img.Index != nil {
+			found, err := oci.OpenLayout(ctx, s.Dir(), img.ID(), p)
+			if err != nil {
+				return nil, err
+			}
+			b := found.Built()
+			return &b, nil
+		}
 		if err == nil {
 			return &img.Built, nil
 		}
@@ -177,6 +185,6 @@ func Anywhere(ctx context.Context, s *cache.Store, r *oci.Remote, name string, p
 	if err != nil {
 		return nil, err
 	}
-	b := built(found)
+	b := found.Built()
 	return &b, nil
 }

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -34,18 +35,39 @@ var (
 
 // Image is one image of the store with all its names.
 type Image struct {
-	oci.Built
+	oci.Built // of an image for several platforms this host's, else the first
+	// Index is that of an image for several platforms, nil for others.
+	Index *oci.Index
 	Names []string // full, sorted; never empty
 }
 
-// ID is the digest of the config, as docker identifies images.
-func (i *Image) ID() string { return i.Manifest.Config.Digest.String() }
+// Whole is the image with all its platforms.
+func (i *Image) Whole() oci.Writable {
+	if i.Index != nil {
+		return i.Index
+	}
+	return &i.Built
+}
 
-// Size is the sum of its compressed layers, in bytes.
+// ID is the digest of the config, as docker identifies images, or that of the index.
+func (i *Image) ID() string {
+	if i.Index != nil {
+		return i.Index.Desc.Digest.String()
+	}
+	return i.Manifest.Config.Digest.String()
+}
+
+// Size is the sum of its compressed layers, in bytes; those of several platforms once.
 func (i *Image) Size() int64 {
 	var n int64
-	for _, l := range i.Manifest.Layers {
-		n += l.Size
+	seen := map[v1.Hash]bool{}
+	for _, one := range i.Whole().Images() {
+		for _, l := range one.Manifest.Layers {
+			if i.Index == nil || !seen[l.Digest] {
+				n += l.Size
+			}
+			seen[l.Digest] = true
+		}
 	}
 	return n
 }
@@ -84,11 +106,23 @@ func damaged(name string, err error) error {
 
 // open opens the image whose manifest is desc.
 func open(ctx context.Context, s *cache.Store, desc v1.Descriptor) (*Image, error) {
-	found, err := oci.OpenLayout(ctx, s.Dir(), desc.Digest.String(), platformOf(desc))
+	if !desc.MediaType.IsIndex() {
+		found, err := oci.OpenLayout(ctx, s.Dir(), desc.Digest.String(), platformOf(desc))
+		if err != nil {
+			return nil, err
+		}
+		return &Image{Built: found.Built()}, nil
+	}
+	idx, err := oci.OpenIndex(ctx, s.Dir(), desc.Digest.String())
 	if err != nil {
 		return nil, err
 	}
-	return &Image{Built: built(found)}, nil
+	return &Image{Built: *idx.For(host()), Index: idx}, nil
+}
+
+// host is the platform whose image stands for one of several.
+func host() oci.Platform {
+	return oci.Platform{OS: "linux", Architecture: runtime.GOARCH}
 }
 
 func platformOf(d v1.Descriptor) oci.Platform {
@@ -96,19 +130,6 @@ func platformOf(d v1.Descriptor) oci.Platform {
 		return oci.Platform{}
 	}
 	return *d.Platform
-}
-
-// built is an image that was found, ready to be written somewhere else.
-func built(img *oci.Image) oci.Built {
-	b := oci.Built{
-		Desc: img.Desc, Manifest: img.Manifest, RawManifest: img.RawManifest,
-		Config: img.Config, RawConfig: img.RawConfig, Layers: img.Layers,
-	}
-	if b.Desc.Platform == nil {
-		c := img.Config
-		b.Desc.Platform = &oci.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant, OSVersion: c.OSVersion}
-	}
-	return b
 }
 
 // shortest is how many digits of an ID name an image at least.
@@ -135,7 +156,7 @@ func Find(ctx context.Context, s *cache.Store, text string) (*Image, error) {
 	}
 	var found []*Image
 	for _, img := range list {
-		if !strings.HasPrefix(img.Manifest.Config.Digest.Hex, digits) && !strings.HasPrefix(img.Desc.Digest.Hex, digits) {
+		if !strings.HasPrefix(strings.TrimPrefix(img.ID(), "sha256:"), digits) && !strings.HasPrefix(img.Whole().Root().Digest.Hex, digits) {
 			continue
 		}
 		if name == "" || slices.ContainsFunc(img.Names, func(n string) bool { return sameRepo(n, name) }) {
@@ -202,7 +223,7 @@ func Tag(s *cache.Store, img *Image, name string) error {
 	if err != nil {
 		return err
 	}
-	return s.Tag(full, img.Desc)
+	return s.Tag(full, img.Whole().Root())
 }
 
 // add stores what an image consists of; layer stores one of its layers.
@@ -260,7 +281,7 @@ func (i *Image) Inspect() (map[string]any, error) {
 	for _, n := range i.Names {
 		tags = append(tags, Familiar(n))
 		if ref, err := oci.ParseRef(n); err == nil {
-			digests = append(digests, Familiar(strings.TrimSuffix(n, ":"+ref.Identifier()))+"@"+i.Desc.Digest.String())
+			digests = append(digests, Familiar(strings.TrimSuffix(n, ":"+ref.Identifier()))+"@"+i.Whole().Root().Digest.String())
 		}
 	}
 	slices.Sort(digests)
@@ -273,7 +294,10 @@ func (i *Image) Inspect() (map[string]any, error) {
 		"Id": i.ID(), "RepoTags": tags, "RepoDigests": slices.Compact(digests),
 		"Created": str("created"), "Author": str("author"), "Architecture": str("architecture"), "Variant": str("variant"), "Os": str("os"),
 		"Config": cfg["config"], "Size": i.Size(), "RootFS": map[string]any{"Type": "layers", "Layers": layers},
-		"Descriptor": i.Desc,
+		"Descriptor": i.Whole().Root(),
+	}
+	if i.Index != nil {
+		out["Manifests"] = i.Index.Manifest.Manifests
 	}
 	return out, nil
 }

@@ -30,7 +30,7 @@ func Pull(ctx context.Context, s *cache.Store, r *oci.Remote, full string, p oci
 	if found.Mismatch != nil {
 		return nil, found.Mismatch
 	}
-	img := &Image{Built: built(found)}
+	img := &Image{Built: found.Built()}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelLayers)
 	err = add(gctx, s, &img.Built, func(ctx context.Context, l oci.Layer) error {
@@ -68,7 +68,7 @@ func Load(ctx context.Context, s *cache.Store, file string, p oci.Platform) ([]*
 		if err != nil {
 			return nil, err
 		}
-		img := &Image{Built: built(found)}
+		img := &Image{Built: found.Built()}
 		err = add(ctx, s, &img.Built, func(ctx context.Context, l oci.Layer) error { return fetch(ctx, s, l, nil) })
 		if err != nil {
 			return nil, fmt.Errorf("load %s: %w", file, err)

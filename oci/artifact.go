@@ -136,11 +136,11 @@ func (a *RemoteArtifact) Publish(ctx context.Context, raw []byte, mt types.Media
 	}
 	s, err := a.r.session(ctx, tag.Context(), []string{tag.Scope(transport.PushScope)})
 	if err == nil {
-		p := &pusher{built: &Built{Desc: describe(raw, mt), RawManifest: raw}, s: s, report: func(Status) {}}
-		err = s.retry(ctx, func() error { return p.manifest(ctx, tag) })
+		p := &pusher{s: s, report: func(Status) {}}
+		err = p.manifest(ctx, tag.TagStr(), rawManifest{describe(raw, mt), raw})
 	}
 	if err != nil {
-		return remoteError("push", a.ref, fmt.Errorf("manifest %s: %w", tag.TagStr(), err))
+		return remoteError("push", a.ref, err)
 	}
 	return nil
 }

@@ -29,6 +29,10 @@ const (
 // OCI layout directory; "" is the only one, the one called latest, or the
 // platforms of one image. Layers are read when they are opened.
 func OpenLayout(ctx context.Context, path, tagOrDigest string, p Platform) (*Image, error) {
+	return openIndexed(ctx, layoutAt(path, tagOrDigest), tagOrDigest, p)
+}
+
+func layoutAt(path, tagOrDigest string) *layoutReader {
 	ref := "oci-layout://" + path
 	switch {
 	case strings.Contains(tagOrDigest, ":") && isDigest(tagOrDigest):
@@ -44,7 +48,7 @@ func OpenLayout(ctx context.Context, path, tagOrDigest string, p Platform) (*Ima
 		return readSmall(f, size, limit, name)
 	}
 	size := func(h v1.Hash) (int64, error) { return layoutBlobSize(path, h) }
-	return openIndexed(ctx, &layoutReader{source{ref: ref, open: layoutOpener(path)}, read, size}, tagOrDigest, p)
+	return &layoutReader{source{ref: ref, open: layoutOpener(path)}, read, size}
 }
 
 // layoutOpener opens the blobs of a layout directory.

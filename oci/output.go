@@ -49,11 +49,11 @@ func memoryBlob(d v1.Descriptor, raw []byte) blob {
 	}}
 }
 
-// entries returns the descriptors of the image for an index, one for each name,
-// annotated as BuildKit does.
-func (b *Built) entries(names []string) ([]v1.Descriptor, error) {
+// entries returns descriptors for the index of a layout, one for each name, annotated
+// as BuildKit does.
+func entries(root v1.Descriptor, names []string) ([]v1.Descriptor, error) {
 	if len(names) == 0 {
-		return []v1.Descriptor{b.Desc}, nil
+		return []v1.Descriptor{root}, nil
 	}
 	var out []v1.Descriptor
 	for _, n := range names {
@@ -61,8 +61,9 @@ func (b *Built) entries(names []string) ([]v1.Descriptor, error) {
 		if err != nil {
 			return nil, err
 		}
-		d := b.Desc
+		d := root
 		d.Annotations = map[string]string{imageNameKey: FullName(tag), refNameKey: tag.TagStr()}
+		maps.Copy(d.Annotations, root.Annotations)
 		out = append(out, d)
 	}
 	return out, nil
@@ -84,19 +85,19 @@ func parseTag(n string) (name.Tag, error) {
 // WriteLayout adds an image to the OCI layout at dir, which is made where it is
 // missing; entries of other names stay. index.json is replaced last: until then
 // the layout is as it was. A failed write removes what it made.
-func WriteLayout(ctx context.Context, dir string, names []string, b *Built) error {
-	entries, err := b.entries(names)
+func WriteLayout(ctx context.Context, dir string, names []string, img Writable) error {
+	list, err := entries(img.Root(), names)
 	if err != nil {
 		return err
 	}
 	w := &layoutWriter{dir: dir}
-	if err := w.write(ctx, entries, b); err != nil {
+	if err := w.write(ctx, list, img); err != nil {
 		return fmt.Errorf("write OCI layout %s: %w", dir, err)
 	}
 	return nil
 }
 
-func (w *layoutWriter) write(ctx context.Context, entries []v1.Descriptor, b *Built) (err error) {
+func (w *layoutWriter) write(ctx context.Context, entries []v1.Descriptor, img Writable) (err error) {
 	unlock := func() error { return nil }
 	defer func() {
 		if err != nil {
@@ -116,7 +117,7 @@ func (w *layoutWriter) write(ctx context.Context, entries []v1.Descriptor, b *Bu
 	if err != nil {
 		return err
 	}
-	for _, bl := range append(b.blobs(), memoryBlob(b.Desc, b.RawManifest)) {
+	for _, bl := range layoutBlobs(img) {
 		if err := w.blob(ctx, bl); err != nil {
 			return err
 		}
@@ -307,14 +308,14 @@ func lockDir(ctx context.Context, dir string) (unlock func() error, err error) {
 
 // Saved is an image of an archive with its names there.
 type Saved struct {
-	Image *Built
+	Image Writable
 	Names []string
 }
 
 // WriteArchive writes an image as the tar of an OCI layout that `docker load`
 // understands too. The bytes depend on the image and its names only.
-func WriteArchive(ctx context.Context, w io.Writer, names []string, b *Built) error {
-	if err := writeArchive(ctx, w, []Saved{{b, names}}, false); err != nil {
+func WriteArchive(ctx context.Context, w io.Writer, names []string, img Writable) error {
+	if err := writeArchive(ctx, w, []Saved{{img, names}}, false); err != nil {
 		return fmt.Errorf("write OCI archive: %w", err)
 	}
 	return nil
@@ -331,19 +332,21 @@ func WriteDockerArchive(ctx context.Context, w io.Writer, list ...Saved) error {
 }
 
 func writeArchive(ctx context.Context, w io.Writer, list []Saved, docker bool) error {
-	var entries []v1.Descriptor
+	var named []v1.Descriptor
 	var saves []saved
 	repos := map[string]map[string]string{}
 	blobs := map[v1.Hash]blob{}
 	for _, s := range list {
-		own, err := s.Image.entries(s.Names)
+		own, err := entries(s.Image.Root(), s.Names)
 		if err != nil {
 			return err
 		}
-		entries = append(entries, own...)
-		saves = append(saves, s.Image.dockerSave(own))
-		s.Image.dockerRepositories(own, repos)
-		for _, b := range append(s.Image.blobs(), memoryBlob(s.Image.Desc, s.Image.RawManifest)) {
+		named = append(named, own...)
+		if b, ok := s.Image.(*Built); ok { // docker's own files have no place for an index
+			saves = append(saves, b.dockerSave(own))
+			b.dockerRepositories(own, repos)
+		}
+		for _, b := range layoutBlobs(s.Image) {
 			blobs[b.desc.Digest] = b
 		}
 	}
@@ -362,11 +365,15 @@ func writeArchive(ctx context.Context, w io.Writer, list []Saved, docker bool) e
 		name string
 		data any
 	}
-	files := []small{{indexFile, mergeIndex(&v1.IndexManifest{}, entries)}, {dockerManifest, saves}, {layoutFile, json.RawMessage(layoutVersion)}}
-	if docker {
-		files = append(files, small{dockerRepositories, repos})
+	smalls := []small{{indexFile, mergeIndex(&v1.IndexManifest{}, named)}}
+	if len(saves) > 0 {
+		smalls = append(smalls, small{dockerManifest, saves})
 	}
-	for _, f := range files {
+	smalls = append(smalls, small{layoutFile, json.RawMessage(layoutVersion)})
+	if docker && len(saves) > 0 {
+		smalls = append(smalls, small{dockerRepositories, repos})
+	}
+	for _, f := range smalls {
 		data, err := json.Marshal(f.data)
 		if err == nil {
 			err = tarBlob(ctx, tw, f.name, memoryBlob(v1.Descriptor{Size: int64(len(data))}, data))
@@ -416,13 +423,4 @@ func (b *Built) dockerRepositories(entries []v1.Descriptor, repos map[string]map
 			repos[name][tag] = b.Manifest.Layers[n-1].Digest.Hex
 		}
 	}
-}
-
-// Size is about how many bytes an archive of the image has.
-func (b *Built) Size() int64 {
-	var n int64
-	for _, bl := range b.blobs() {
-		n += bl.desc.Size
-	}
-	return n + int64(len(b.RawManifest))
 }

@@ -60,9 +60,10 @@ type pushTarget struct {
 }
 
 // Push sends an image under every name. What a repository has is not sent again,
-// what another repository of the registry has is mounted; manifests go last.
+// what another repository of the registry has is mounted; manifests go last, and an
+// index after those of its images, which have no tag.
 // progress, if not nil, is called by one goroutine at a time.
-func (r *Remote) Push(ctx context.Context, names []string, b *Built, progress func(Status)) (tree.Digest, error) {
+func (r *Remote) Push(ctx context.Context, names []string, img Writable, progress func(Status)) (tree.Digest, error) {
 	var targets []*pushTarget
 	for _, n := range names {
 		tag, err := parseTag(n)
@@ -77,7 +78,7 @@ func (r *Remote) Push(ctx context.Context, names []string, b *Built, progress fu
 	}
 	var mu sync.Mutex
 	for i, t := range targets {
-		p := &pusher{built: b, target: t, others: targets[:i], report: func(s Status) {
+		p := &pusher{img: img, target: t, others: targets[:i], report: func(s Status) {
 			if progress != nil {
 				mu.Lock()
 				defer mu.Unlock()
@@ -89,12 +90,12 @@ func (r *Remote) Push(ctx context.Context, names []string, b *Built, progress fu
 			return "", remoteError("push", t.tags[0], err)
 		}
 	}
-	return b.Digest(), nil
+	return tree.Digest(img.Root().Digest.String()), nil
 }
 
 // pusher sends one image to one repository.
 type pusher struct {
-	built  *Built
+	img    Writable
 	target *pushTarget
 	others []*pushTarget // that have the image already
 	report func(Status)
@@ -103,7 +104,7 @@ type pusher struct {
 
 func (p *pusher) run(ctx context.Context, r *Remote) error {
 	repo := p.target.repo
-	blobs := p.built.blobs()
+	blobs := contents(p.img)
 	scopes := []string{repo.Scope(transport.PushScope)}
 	for _, b := range blobs {
 		if from, ok := p.mountFrom(b); ok && !slices.Contains(scopes, from.Scope(transport.PullScope)) {
@@ -137,9 +138,19 @@ func (p *pusher) run(ctx context.Context, r *Remote) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
+	if len(missing) == 0 {
+		return nil
+	}
+	list := manifests(p.img)
+	root := list[len(list)-1]
+	for _, m := range list[:len(list)-1] {
+		if err := p.manifest(ctx, m.desc.Digest.String(), m); err != nil {
+			return err
+		}
+	}
 	for _, tag := range missing {
-		if err := p.s.retry(ctx, func() error { return p.manifest(ctx, tag) }); err != nil {
-			return fmt.Errorf("manifest %s: %w", tag.TagStr(), err)
+		if err := p.manifest(ctx, tag.TagStr(), root); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -154,7 +165,7 @@ func (p *pusher) missing(ctx context.Context) ([]name.Tag, error) {
 		if err != nil {
 			return nil, err
 		}
-		req.Header.Set("Accept", string(p.built.Desc.MediaType))
+		req.Header.Set("Accept", string(p.img.Root().MediaType))
 		resp, err := p.s.do(ctx, req, p.s.pace.answer, nil, http.StatusOK)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -163,7 +174,7 @@ func (p *pusher) missing(ctx context.Context) ([]name.Tag, error) {
 			out = append(out, tag)
 			continue
 		}
-		if resp.Header.Get("Docker-Content-Digest") != p.built.Desc.Digest.String() {
+		if resp.Header.Get("Docker-Content-Digest") != p.img.Root().Digest.String() {
 			out = append(out, tag)
 		}
 		if err := resp.Body.Close(); err != nil {
@@ -272,20 +283,27 @@ func (p *pusher) post(ctx context.Context, query string, ok ...int) (location st
 	return u.String(), nil
 }
 
-func (p *pusher) manifest(ctx context.Context, tag name.Tag) error {
-	d := p.built.Desc
-	req, err := p.s.request(http.MethodPut, p.s.url("manifests", tag.TagStr()), bytes.NewReader(p.built.RawManifest))
+// manifest sends a manifest under a tag or its own digest.
+func (p *pusher) manifest(ctx context.Context, id string, m rawManifest) error {
+	if err := p.s.retry(ctx, func() error { return p.put(ctx, id, m) }); err != nil {
+		return fmt.Errorf("manifest %s: %w", id, err)
+	}
+	return nil
+}
+
+func (p *pusher) put(ctx context.Context, id string, m rawManifest) error {
+	req, err := p.s.request(http.MethodPut, p.s.url("manifests", id), bytes.NewReader(m.raw))
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Content-Type", string(d.MediaType))
+	req.Header.Set("Content-Type", string(m.desc.MediaType))
 	resp, err := p.s.do(ctx, req, p.s.pace.commit, nil, http.StatusCreated, http.StatusOK, http.StatusAccepted)
 	if err != nil {
 		return err
 	}
-	if got, err := v1.NewHash(resp.Header.Get("Docker-Content-Digest")); err == nil && got != d.Digest {
-		return errors.Join(fmt.Errorf("%w: sent %s, the registry has %s", ErrDigest, d.Digest, got), resp.Body.Close())
+	if got, err := v1.NewHash(resp.Header.Get("Docker-Content-Digest")); err == nil && got != m.desc.Digest {
+		return errors.Join(fmt.Errorf("%w: sent %s, the registry has %s", ErrDigest, m.desc.Digest, got), resp.Body.Close())
 	}
-	p.report(Status{Digest: p.built.Digest(), Manifest: true, State: Pushed, Current: d.Size, Total: d.Size})
+	p.report(Status{Digest: tree.Digest(m.desc.Digest.String()), Manifest: true, State: Pushed, Current: m.desc.Size, Total: m.desc.Size})
 	return resp.Body.Close()
 }

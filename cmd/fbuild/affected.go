@@ -109,7 +109,7 @@ func (a *app) affected(ctx context.Context, f *affectedFlags, dir string) error 
 	if o.Changed, err = f.changed(ctx, o.Dir); err != nil {
 		return err
 	}
-	if o.Platform, err = hostPlatform(nil); err != nil {
+	if o.Platform, err = onePlatform(nil); err != nil {
 		return err
 	}
 	return a.withStore(ctx, func(s *cache.Store) error {
@@ -223,6 +223,9 @@ func imageText(b *strings.Builder, o *build.AffectedOptions, image *build.Affect
 	if image.Target != "" {
 		name += ", target " + image.Target
 	}
+	if image.Platform != "" {
+		name += ", " + image.Platform
+	}
 	text := map[string]string{
 		build.StatusSame: "the same image", build.StatusChanges: "another image", build.StatusNeverBuilt: "not known",
 		build.StatusUntouched: "untouched", build.StatusBroken: "cannot be built",
@@ -276,6 +279,7 @@ type jsonAffected struct {
 type jsonImage struct {
 	Dockerfile string     `json:"dockerfile"` // relative to DIR
 	Target     string     `json:"target,omitempty"`
+	Platform   string     `json:"platform,omitempty"` // where it is not this host's
 	Names      []string   `json:"names,omitempty"`
 	Affected   bool       `json:"affected"`
 	Status     string     `json:"status"`
@@ -286,7 +290,7 @@ type jsonImage struct {
 
 func imageJSON(o *build.AffectedOptions, image *build.Affected, steps []affectedStep) jsonImage {
 	out := jsonImage{
-		Dockerfile: relative(o.Dir, image.Dockerfile), Target: image.Target, Names: image.Names,
+		Dockerfile: relative(o.Dir, image.Dockerfile), Target: image.Target, Platform: image.Platform, Names: image.Names,
 		Affected: image.Hit(), Status: image.Status, Why: image.Why,
 	}
 	for _, t := range image.Touches {

@@ -168,8 +168,16 @@ func parseFile(o *build.Options, name string, src []byte, args map[string]string
 	}
 	if o.File, err = dockerfile.Parse(name, src, opts); err != nil {
 		o.File = &dockerfile.File{Name: name, Lines: strings.Split(string(src), "\n")}
+		return err
 	}
-	return err
+	for i := range o.Platforms {
+		p := &o.Platforms[i]
+		opts.TargetPlatform = p.Platform.String()
+		if p.File, err = dockerfile.Parse(name, src, opts); err != nil {
+			return fmt.Errorf("for %s: %w", p.Platform, err)
+		}
+	}
+	return nil
 }
 
 // takeEpoch reads the time of the build from the Dockerfile's arguments.

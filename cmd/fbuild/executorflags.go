@@ -63,7 +63,7 @@ var kanikoFlags = []kanikoFlag{
 	{name: "build-arg", kind: kindList, usage: "set a build argument (K=V, or K from the environment)"},
 	{name: "label", kind: kindList, usage: "set a label of the image (K=V)"},
 	{name: "annotation", kind: kindList, usage: "set an annotation of the manifest (K=V)"},
-	{name: "custom-platform", usage: "platform of the image; this host's only"},
+	{name: "custom-platform", usage: "platform of the image (default: this host's)"},
 	{name: "git", kind: kindList, usage: "options of a git context: branch=NAME, single-branch=BOOL, recurse-submodules=BOOL, depth=N"},
 	{name: "no-push", kind: kindBool, usage: "do not push the image"},
 	{name: "tar-path", usage: "write the image as a docker archive"},

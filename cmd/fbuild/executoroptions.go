@@ -62,7 +62,7 @@ func (r *executorRun) options() (err error) {
 	if o.Secrets, err = (&app{stderr: r.log}).parseSecrets(f.list("secret")); err != nil {
 		return err
 	}
-	if o.Platform, err = hostPlatform(f.list("custom-platform")); err != nil {
+	if o.Platform, err = onePlatform(f.list("custom-platform")); err != nil {
 		return err
 	}
 	if o.Target, err = oneTarget(f.list("target")); err != nil {

@@ -21,9 +21,9 @@ var errNoReport = errors.New("no build of it is remembered")
 
 // explainFlags are those of `fbuild explain`.
 type explainFlags struct {
-	file, target, format string
-	build                int
-	all, unused          bool
+	file, target, platform, format string
+	build                          int
+	all, unused                    bool
 }
 
 func (a *app) explainCommand() *cobra.Command {
@@ -62,6 +62,7 @@ help for a .dockerignore.`,
 	fl := cmd.Flags()
 	fl.StringVarP(&f.file, "file", "f", "", "the Dockerfile (default PATH/Dockerfile)")
 	fl.StringVar(&f.target, "target", "", "the stage that was built (default: that of the last build)")
+	fl.StringVar(&f.platform, "platform", "", "the platform that was built for (default: that of the last build, of several the first)")
 	fl.IntVar(&f.build, "build", 1, "which build: 1 is the last, 2 the one before, ...")
 	fl.BoolVarP(&f.all, "all", "a", false, "leave nothing out of long lists")
 	fl.BoolVar(&f.unused, "unused", false, "list the files of the context that no step looked at")
@@ -135,14 +136,24 @@ func (f *explainFlags) find(s *cache.Store, path string) ([]build.Report, error)
 	if f.target != "" {
 		target = f.target
 	}
+	platform := ""
+	if f.platform != "" {
+		p, err := onePlatform([]string{f.platform})
+		if err != nil {
+			return nil, err
+		}
+		platform = p.String()
+	}
 	var same []build.Report
 	for _, r := range list {
-		if r.Target == target {
-			same = append(same, r)
+		if r.Target != target || platform != "" && r.Platform != platform {
+			continue
 		}
+		platform = r.Platform
+		same = append(same, r)
 	}
 	if len(same) == 0 {
-		return nil, &hintError{fmt.Errorf("%s, target %s: %w", from.Dockerfile, target, errNoReport), "builds are remembered with the --target that they had"}
+		return nil, &hintError{fmt.Errorf("%s, target %q, platform %q: %w", from.Dockerfile, target, platform, errNoReport), "builds are remembered with the --target and the --platform that they had"}
 	}
 	if f.build < 1 || f.build > len(same) {
 		return nil, &hintError{usagef("--build %d: %d builds are remembered", f.build, len(same)), "1 is the last one"}

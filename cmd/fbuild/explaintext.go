@@ -75,6 +75,9 @@ func (e *explanation) head(b *strings.Builder) {
 	if r.Target != "" {
 		what += ", target " + r.Target
 	}
+	if host := thisHost(); r.Platform != "" && r.Platform != host.String() {
+		what += ", " + r.Platform
+	}
 	fmt.Fprintf(b, "%s\nbuilt %s ago in %s", what, ago(r.Began), seconds(r.Took))
 	switch {
 	case r.Error != "":

@@ -46,7 +46,7 @@ func (f *buildFlags) define(cmd *cobra.Command) {
 	fl.StringVar(&f.target, "target", "", "stage to build")
 	fl.StringArrayVar(&f.labels, "label", nil, "set a label of the image (K=V)")
 	fl.StringArrayVar(&f.annotations, "annotation", nil, "set an annotation of the manifest (K=V)")
-	fl.StringArrayVar(&f.platforms, "platform", nil, "platform of the image; this host's only (default $DOCKER_DEFAULT_PLATFORM)")
+	fl.StringArrayVar(&f.platforms, "platform", nil, "platforms of the image, with commas between them; of several it is an index (default $DOCKER_DEFAULT_PLATFORM, else this host's)")
 	fl.BoolVar(&f.noCache, "no-cache", false, "run every step again")
 	fl.StringArrayVar(&f.noCacheFilter, "no-cache-filter", nil, "run the steps of this stage again")
 	fl.StringArrayVar(&f.cacheFrom, "cache-from", nil, "take results from a shared cache (NAME, or type=registry|local|s3,...)")

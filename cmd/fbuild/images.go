@@ -57,7 +57,7 @@ func imageRows(list []*image.Image, whole bool, keep func(name string) bool) []i
 			short := image.Familiar(name)
 			i := strings.LastIndex(short, ":")
 			rows = append(rows, imageRow{
-				Repository: printable(short[:i]), Tag: printable(short[i+1:]), Digest: img.Desc.Digest.String(), ID: id,
+				Repository: printable(short[:i]), Tag: printable(short[i+1:]), Digest: img.Whole().Root().Digest.String(), ID: id,
 				CreatedSince: since, CreatedAt: at, Size: units.HumanSizeWithPrecision(float64(img.Size()), 3),
 			})
 		}

@@ -4,16 +4,15 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/fbuild/fbuild/build"
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/oci"
 )
+
+const severalHint = "push it (--push), write an OCI archive (-o type=oci,dest=FILE), which podman load and ctr image import take, or build for one --platform at a time"
 
 const nameHint = "for example -t app:1.0 or -t registry.example.com/team/app; names are in lower case"
 
@@ -58,8 +57,15 @@ func (a *app) options(f *buildFlags, path string) (*build.Options, error) {
 	if err := build.CheckContexts(o.Contexts); err != nil {
 		return nil, &usageError{err}
 	}
-	if o.Platform, err = hostPlatform(f.platforms); err != nil {
+	platforms, err := parsePlatforms(f.platforms)
+	if err != nil {
 		return nil, err
+	}
+	o.Platform = platforms[0]
+	if len(platforms) > 1 {
+		for _, p := range platforms {
+			o.Platforms = append(o.Platforms, build.PlatformFile{Platform: p})
+		}
 	}
 	for _, t := range f.tags {
 		ref, err := oci.ParseRef(t)
@@ -115,6 +121,9 @@ func (a *app) outputs(f *buildFlags, o *build.Options) error {
 	if err != nil {
 		return err
 	}
+	if err := checkAnnotations(o.Annotations, o); err != nil {
+		return err
+	}
 	images := len(outs) == 0
 	for _, out := range outs {
 		if out.Type == build.OutputRegistry && len(o.Tags) == 0 && out.Name == "" {
@@ -129,6 +138,15 @@ func (a *app) outputs(f *buildFlags, o *build.Options) error {
 			}
 			f.loader, f.loaderContext = &loader{}, out.context
 			out.Load = f.loader.load
+		}
+		if out.Type == build.OutputDocker && len(o.Platforms) > 0 {
+			return &hintError{usagef("an image for several platforms cannot be loaded, nor be an archive of type=docker"), severalHint}
+		}
+		if out.split != nil && *out.split != (len(o.Platforms) > 0) {
+			return &hintError{usagef("--output: platform-split=%v is not supported here", *out.split), "files of several platforms are in a folder for each, those of one are not"}
+		}
+		if err := checkAnnotations(out.Annotations, o); err != nil {
+			return err
 		}
 		images = images || out.Type != build.OutputLocal && out.Type != build.OutputTar
 		o.Outputs = append(o.Outputs, out.Output)
@@ -173,29 +191,6 @@ func checkFilter(file *dockerfile.File, names []string) error {
 		}
 	}
 	return nil
-}
-
-// hostPlatform checks --platform, which may only name the host's own.
-func hostPlatform(list []string) (v1.Platform, error) {
-	host := oci.Normalize(v1.Platform{OS: "linux", Architecture: runtime.GOARCH})
-	text := strings.Join(list, ",")
-	if text == "" {
-		text = os.Getenv("DOCKER_DEFAULT_PLATFORM")
-	}
-	if text == "" || text == "local" {
-		return host, nil
-	}
-	if strings.Contains(text, ",") {
-		return host, &hintError{usagef("--platform %s: several platforms are not supported", text), "build on a host of each, push each under a name of its own, and join them with docker buildx imagetools create"}
-	}
-	p, err := v1.ParsePlatform(text)
-	if err != nil {
-		return host, usagef("--platform: %w", err)
-	}
-	if p.OS != host.OS || p.Architecture != host.Architecture {
-		return host, &hintError{usagef("--platform %s: this host builds %s only", text, host.String()), "build on a host of that platform"}
-	}
-	return *p, nil
 }
 
 // keyValues reads K=V flags.

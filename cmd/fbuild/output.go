@@ -19,6 +19,7 @@ type output struct {
 	build.Output
 	context  string // docker's, of type=docker
 	insecure bool   // registry.insecure: its registries may be asked without TLS
+	split    *bool  // platform-split; nil where it is not given
 }
 
 // loads says whether the image goes into a daemon.
@@ -110,7 +111,6 @@ var fixedKeys = map[string]struct{ value, hint string }{
 	"store":          {"true", "images are always in fbuild's store; fbuild cache prune takes them away"},
 	"oci-artifact":   {"false", "attestations are not made"},
 	"mode":           {"copy", "files are written over what is there; empty the directory first"},
-	"platform-split": {"false", "there is one platform"},
 	"push-by-digest": {"false", "push under a name: the digest is in the metadata file and on the screen"},
 	"name-canonical": {"false", "the digest is in the metadata file and on the screen"},
 }
@@ -129,6 +129,10 @@ func (o *output) set(key, value string) error {
 	}
 	var err error
 	switch key {
+	case "platform-split":
+		var split bool
+		split, err = strconv.ParseBool(value)
+		o.split = &split
 	case "type":
 		o.Type = build.OutputType(value)
 	case "dest":

@@ -34,7 +34,7 @@ func TestParseOutputs(t *testing.T) {
 		{name: "a registry without TLS", in: []string{"type=registry,registry.insecure=true"}, want: list{{Output: build.Output{Type: build.OutputRegistry, Tar: true}, insecure: true}}},
 		{
 			name: "annotations", in: []string{"type=oci,dest=x,annotation.a.b=1,annotation-manifest.c=2"},
-			want: list{plain(build.Output{Type: build.OutputOCI, Dest: "x", Tar: true, Annotations: map[string]string{"a.b": "1", "c": "2"}})},
+			want: list{plain(build.Output{Type: build.OutputOCI, Dest: "x", Tar: true, Annotations: []build.Annotation{{On: "manifest", Key: "a.b", Value: "1"}, {On: "manifest", Key: "c", Value: "2"}}})},
 		},
 		{name: "what happens anyway", in: []string{"type=registry,unpack=false,store=true"}, want: list{plain(build.Output{Type: build.OutputRegistry, Tar: true})}},
 		{
@@ -68,7 +68,7 @@ func TestParseOutputs(t *testing.T) {
 			hint: "there are type, dest, name, tar, push, registry.insecure, rewrite-timestamp, oci-mediatypes, compression, compression-level, force-compression, annotation.KEY and context",
 		},
 		{name: "a directory for docker", in: []string{"type=docker,tar=false,dest=d"}, err: `--output "type=docker,tar=false,dest=d": nothing loads a directory, so tar=false is not supported`, hint: "-o type=oci,tar=false,dest=DIRECTORY writes an OCI layout"},
-		{name: "an index", in: []string{"type=oci,dest=x,annotation-index.a=1"}, err: `--output annotation of a: the type "index" is not supported`, hint: annotationHint},
+		{name: "an index", in: []string{"type=oci,dest=x,annotation-layer.a=1"}, err: `--output annotation of a: the type "layer" is not supported`, hint: annotationHint},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -57,7 +57,9 @@ func (a *app) report(f *buildFlags, o *build.Options, res *build.Result) error {
 func writeMetadata(name string, res *build.Result) error {
 	m := map[string]any{}
 	if res.ImageID != "" {
-		m["containerimage.config.digest"] = res.ImageID
+		if !res.Descriptor.MediaType.IsIndex() {
+			m["containerimage.config.digest"] = res.ImageID
+		}
 		m["containerimage.digest"] = res.Descriptor.Digest.String()
 		m["containerimage.descriptor"] = res.Descriptor
 	}

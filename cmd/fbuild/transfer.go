@@ -23,7 +23,7 @@ import (
 // platformOf reads --platform of commands that run nothing; "" is this host's.
 func platformOf(text string) (oci.Platform, error) {
 	if text == "" {
-		return hostPlatform(nil)
+		return onePlatform(nil)
 	}
 	p, err := v1.ParsePlatform(text)
 	if err != nil {
@@ -175,7 +175,7 @@ func (a *app) push(ctx context.Context, s *cache.Store, r *oci.Remote, name stri
 
 func (a *app) pushImage(ctx context.Context, r *oci.Remote, img *image.Image, names []string, quiet bool) error {
 	err := a.shown("push "+strings.Join(names, ", "), quiet, func(step *progress.Step) error {
-		_, err := r.Push(ctx, names, &img.Built, func(st oci.Status) {
+		_, err := r.Push(ctx, names, img.Whole(), func(st oci.Status) {
 			if !st.Manifest {
 				step.Status(string(st.Digest)+st.Note(), st.Current, st.Total, st.State != oci.Pushing)
 			}
@@ -188,7 +188,7 @@ func (a *app) pushImage(ctx context.Context, r *oci.Remote, img *image.Image, na
 	for _, n := range names {
 		line := n
 		if !quiet {
-			line = fmt.Sprintf("%s: digest: %s size: %d", n, img.Desc.Digest, img.Desc.Size)
+			line = fmt.Sprintf("%s: digest: %s size: %d", n, img.Whole().Root().Digest, img.Whole().Root().Size)
 		}
 		if _, err := fmt.Fprintln(a.stdout, line); err != nil {
 			return err
@@ -236,10 +236,10 @@ func savedImages(ctx context.Context, s *cache.Store, args []string) ([]oci.Save
 		if err != nil {
 			return nil, err
 		}
-		i := slices.IndexFunc(list, func(l oci.Saved) bool { return l.Image.Desc.Digest == img.Desc.Digest })
+		i := slices.IndexFunc(list, func(l oci.Saved) bool { return l.Image.Root().Digest == img.Whole().Root().Digest })
 		if i < 0 {
 			i = len(list)
-			list = append(list, oci.Saved{Image: &img.Built})
+			list = append(list, oci.Saved{Image: img.Whole()})
 		}
 		if full, err := image.Name(arg); err == nil && slices.Contains(img.Names, full) && !slices.Contains(list[i].Names, full) {
 			list[i].Names = append(list[i].Names, full)

@@ -15,7 +15,7 @@ const listedUnused = 30
 
 // explainUnused does `fbuild explain --unused`.
 func (a *app) explainUnused(ctx context.Context, s *cache.Store, f *explainFlags, last *build.Report) error {
-	platform, err := hostPlatform(nil)
+	platform, err := onePlatform(nil)
 	if err != nil {
 		return err
 	}

@@ -36,14 +36,14 @@ or its beginning. Of a path that the base image brought, its layer is said.`,
 				return err
 			}
 			return a.withStore(cmd.Context(), func(s *cache.Store) error {
-				platform, err := hostPlatform(nil)
+				platform, err := onePlatform(nil)
 				if err != nil {
 					return err
 				}
 				name := args[0]
 				switch img, err := image.Find(cmd.Context(), s, name); {
 				case err == nil:
-					name = img.Desc.Digest.String()
+					name = img.Whole().Root().Digest.String()
 				case errors.Is(err, image.ErrAmbiguous):
 					return err
 				}

@@ -92,6 +92,12 @@ func printable(s string) string {
 	}, strings.ToValidUTF8(s, "?"))
 }
 
+// foreignHint says how commands of another architecture can be run, or done without.
+func foreignHint(e *build.ForeignError) string {
+	return fmt.Sprintf("cross-compile: FROM --platform=$BUILDPLATFORM for the stages that run commands, which find $TARGETARCH after an ARG; or have root register QEMU for %s with the flag F: the package qemu-user-static (qemu-user-binfmt) does, or docker run --privileged tonistiigi/binfmt --install %s",
+		e.Platform.Architecture, e.Platform.Architecture)
+}
+
 // oneLine shortens an instruction for a message.
 func oneLine(s string) string {
 	s = strings.Join(strings.Fields(s), " ")
@@ -116,6 +122,7 @@ func hintOf(err error) string {
 		fetched *fetch.Error
 		source  *build.ContextError
 		again   *build.IrreproducibleError
+		foreign *build.ForeignError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -124,6 +131,8 @@ func hintOf(err error) string {
 		return mount.Hint
 	case errors.As(err, &unsup) && unsup.Hint != "":
 		return unsup.Hint
+	case errors.As(err, &foreign):
+		return foreignHint(foreign)
 	case errors.As(err, &parse) && parse.Hint != "":
 		return parse.Hint
 	case errors.As(err, &target) && target.Hint != "":

@@ -113,3 +113,8 @@ type Stats struct {
 	Reused      int   `json:"reused"`      // copied from earlier layers
 	ReusedBytes int64 `json:"reusedBytes"` // uncompressed
 }
+
+// Add counts what o says as well.
+func (s *Stats) Add(o Stats) {
+	s.Bytes, s.Frames, s.Reused, s.ReusedBytes = s.Bytes+o.Bytes, s.Frames+o.Frames, s.Reused+o.Reused, s.ReusedBytes+o.ReusedBytes
+}
