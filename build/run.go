@@ -131,11 +131,13 @@ func (b *builder) runCommand(ctx context.Context, s *state, in *dockerfile.Run, 
 	}
 }
 
-// recorderError says that the recorder failed and the command may be innocent.
+// ErrRecorder is in the error of a step whose recorder failed: its command may be innocent.
+var ErrRecorder = errors.New("the recorder failed")
+
 type recorderError struct{ err error }
 
 func (e *recorderError) Error() string { return "recorder: " + e.err.Error() }
-func (e *recorderError) Unwrap() error { return e.err }
+func (e *recorderError) Unwrap() []error { return []error{ErrRecorder, e.err} }
 
 // runOn runs the command with one recorder and returns what it changed.
 func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfile.Run, network string, mounts *mountSet) (_ *ran, err error) {

@@ -80,6 +80,26 @@ func TestFaultRecorderKilled(t *testing.T) {
 	}
 }
 
+// A recorder that was asked for by name and dies has nobody who goes on: the build says so, leaves
+// nothing behind, and the next one works.
+func TestFaultNamedRecorderKilled(t *testing.T) {
+	for i, r := range recorders {
+		t.Run(r, func(t *testing.T) {
+			t.Parallel()
+			h := newHome(t, leg{suite.actors[i%len(suite.actors)], r})
+			h.dockerfile("FROM busybox", "RUN echo ready; while [ ! -e /gate ]; do echo x > /f; done")
+			p := h.start("build", ".")
+			p.ready(1)
+			if err := unix.Kill(p.child("fbuild:recorder-"+r), unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			checkFailure(t, p.wait(), 1, "the recorder process ended", "--recorder=auto")
+			h.dockerfile("FROM busybox", "RUN echo x > /f")
+			h.ok("build", ".")
+		})
+	}
+}
+
 // Commands that do what nobody should, on every recorder: the build goes on or says what
 // is wrong, nothing hangs or is left, and all give the same layers.
 func TestFaultCommands(t *testing.T) {

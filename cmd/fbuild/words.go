@@ -169,6 +169,8 @@ func hintOf(err error) string {
 		return "fbuild cache verify --remove takes the damaged list away; the images have to be named again"
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return "make room, or free what the store no longer needs with: fbuild cache prune"
+	case errors.Is(err, build.ErrRecorder):
+		return "the command may be innocent: build again; with --recorder=auto such a step is run again with the next recorder"
 	case errors.As(err, &exit) && exit.Signal == int(unix.SIGKILL):
 		return "the command was killed from outside; is there enough memory?"
 	case errors.As(err, &exit) && exit.Code == 127:
