@@ -176,7 +176,7 @@ func (l *fsLayer) open(ctx context.Context, b *builder) (tree.Changes, error) {
 		return cs, nil
 	}
 	l.pull.begin()
-	if err := l.unpack(ctx, b, unlock); err != nil {
+	if err := b.fetching(l, func() error { return l.unpack(ctx, b, unlock) }); err != nil {
 		unlock()
 		return nil, l.fetchError(ctx, err)
 	}
@@ -258,8 +258,11 @@ func (l *fsLayer) unpack(ctx context.Context, b *builder, unlock func()) error {
 	}
 	defer pack.Abort()
 	cs, info, err := layer.Read(ctx, r, pack.ID(), pack, layer.Limits{})
-	if err == nil {
+	switch {
+	case err == nil:
 		err = r.finish()
+	case errors.Is(err, layer.ErrCorrupt) || errors.Is(err, layer.ErrTooLarge):
+		err = oci.Verdict(ctx, r, err)
 	}
 	if err := errors.Join(err, r.Close()); err != nil {
 		return err
@@ -329,14 +332,28 @@ func (l *fsLayer) ensureBlob(ctx context.Context, b *builder) error {
 	if b.store.HasBlob(tree.Digest(l.desc.Digest.String())) {
 		return nil
 	}
-	r, err := l.openBlob(ctx, b)
-	if err == nil {
-		err = errors.Join(r.finish(), r.Close())
-	}
+	err := b.fetching(l, func() error {
+		r, err := l.openBlob(ctx, b)
+		if err != nil {
+			return err
+		}
+		return errors.Join(r.finish(), r.Close())
+	})
 	if err != nil {
 		return l.fetchError(ctx, err)
 	}
 	return nil
+}
+
+// fetching runs fetch, again where a mirror's copy of the layer was of no use.
+func (b *builder) fetching(l *fsLayer, fetch func() error) error {
+	for {
+		err := fetch()
+		if !oci.OtherCopy(err) {
+			return err
+		}
+		b.warn("layer %s: %v: it is fetched from elsewhere", l.desc.Digest, err)
+	}
 }
 
 // countReader shows how far a transfer is.

@@ -24,7 +24,7 @@ import (
 const (
 	kindStep  = "step"
 	kindAlias = "alias"
-	kindImage = "image"
+	kindImage = cache.KindImage
 	kindRef   = "ref"
 )
 

@@ -23,6 +23,11 @@ type Record struct {
 	Layers []tree.Digest // diffIDs; with a layer index stay the packs it needs
 }
 
+// KindImage is the kind of the records of images, named or not: the config's digest
+// in hex is the key, a JSON string with it the value, and the manifest's the first of
+// the blobs.
+const KindImage = "image"
+
 // The kinds that the store keeps for itself.
 const (
 	kindLayer = "layer" // files of tree.Encode, no records

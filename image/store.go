@@ -15,7 +15,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,7 +23,6 @@ import (
 
 	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/oci"
-	"github.com/fbuild/fbuild/tree"
 )
 
 // Errors that callers tell apart.
@@ -38,7 +36,7 @@ type Image struct {
 	oci.Built // of an image for several platforms this host's, else the first
 	// Index is that of an image for several platforms, nil for others.
 	Index *oci.Index
-	Names []string // full, sorted; never empty
+	Names []string // full, sorted; empty for one that All found without a name
 }
 
 // Whole is the image with all its platforms.
@@ -93,11 +91,11 @@ func List(ctx context.Context, s *cache.Store) ([]*Image, error) {
 		byDigest[n.Desc.Digest] = img
 		out = append(out, img)
 	}
-	slices.SortStableFunc(out, func(a, b *Image) int {
-		return b.Config.Created.Compare(a.Config.Created.Time)
-	})
+	slices.SortStableFunc(out, byAge)
 	return out, nil
 }
+
+func byAge(a, b *Image) int { return b.Config.Created.Compare(a.Config.Created.Time) }
 
 // damaged says what to do about an image that cannot be opened.
 func damaged(name string, err error) error {
@@ -142,7 +140,7 @@ func Find(ctx context.Context, s *cache.Store, text string) (*Image, error) {
 	if img, err := findName(ctx, s, text); img != nil || err != nil {
 		return img, err
 	}
-	list, err := List(ctx, s)
+	list, err := All(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -239,36 +237,6 @@ func add(ctx context.Context, s *cache.Store, b *oci.Built, layer func(ctx conte
 		}
 	}
 	return nil
-}
-
-// fetch stores one layer's blob.
-func fetch(ctx context.Context, s *cache.Store, l oci.Layer, watch func(n int64)) error {
-	want := tree.Digest(l.Desc.Digest.String())
-	if s.HasBlob(want) {
-		return nil
-	}
-	r, err := l.Open(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = s.PutBlob(&counter{r: r, watch: watch}, want)
-	return errors.Join(err, r.Close())
-}
-
-// counter tells how far a reader is.
-type counter struct {
-	r     io.Reader
-	n     int64
-	watch func(n int64)
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	if c.watch != nil {
-		c.watch(c.n)
-	}
-	return n, err
 }
 
 // Inspect is what docker inspect shows of an image, with docker's names.

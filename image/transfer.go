@@ -17,8 +17,12 @@ import (
 // parallelLayers is how many layers are fetched at once.
 const parallelLayers = 4
 
-// Progress is told how far a layer is: current of total bytes.
-type Progress func(digest string, current, total int64, done bool)
+// Progress is told how far a layer is, and what went otherwise than it should.
+type Progress interface {
+	// Status says that current of total bytes are here.
+	Status(digest string, current, total int64, done bool)
+	Warn(text string)
+}
 
 // Pull fetches an image by its full name and gives it that name. What the store has
 // is not fetched. A name with a digest is kept as it is.
@@ -36,9 +40,9 @@ func Pull(ctx context.Context, s *cache.Store, r *oci.Remote, full string, p oci
 	err = add(gctx, s, &img.Built, func(ctx context.Context, l oci.Layer) error {
 		g.Go(func() error {
 			id, size := l.Desc.Digest.String(), l.Desc.Size
-			err := fetch(ctx, s, l, func(n int64) { progress(id, n, size, false) })
+			err := fetch(ctx, s, l, progress)
 			if err == nil {
-				progress(id, size, size, true)
+				progress.Status(id, size, size, true)
 			}
 			return err
 		})
@@ -55,8 +59,8 @@ func Pull(ctx context.Context, s *cache.Store, r *oci.Remote, full string, p oci
 }
 
 // Load stores every image of an archive, and returns them with the names that they
-// had there. An image without a name gets none, and is found by its ID until the
-// next prune.
+// had there. An image without a name gets none, and is found by its ID until it is
+// removed or pruned.
 func Load(ctx context.Context, s *cache.Store, file string, p oci.Platform) ([]*Image, error) {
 	list, err := oci.ListArchive(ctx, file)
 	if err != nil {
@@ -70,6 +74,9 @@ func Load(ctx context.Context, s *cache.Store, file string, p oci.Platform) ([]*
 		}
 		img := &Image{Built: found.Built()}
 		err = add(ctx, s, &img.Built, func(ctx context.Context, l oci.Layer) error { return fetch(ctx, s, l, nil) })
+		if err == nil {
+			err = keep(s, img)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("load %s: %w", file, err)
 		}

@@ -35,8 +35,17 @@ func (open opener) verified(ctx context.Context, d v1.Descriptor) (io.ReadCloser
 	return &verifier{r: r, h: h, want: d.Digest, left: d.Size}, nil
 }
 
-// read returns a whole small blob.
+// read returns a whole small blob, from another place where one has false bytes.
 func (open opener) read(ctx context.Context, d v1.Descriptor, limit int64, what string) ([]byte, error) {
+	for {
+		b, err := open.readOnce(ctx, d, limit, what)
+		if !OtherCopy(err) {
+			return b, err
+		}
+	}
+}
+
+func (open opener) readOnce(ctx context.Context, d v1.Descriptor, limit int64, what string) ([]byte, error) {
 	if d.Size > limit {
 		return nil, fmt.Errorf("%s %s: %w: %d bytes, at most %d are read", what, d.Digest, ErrTooLarge, d.Size, limit)
 	}

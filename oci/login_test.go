@@ -69,7 +69,8 @@ func TestRegistryHost(t *testing.T) {
 	}
 }
 
-// Several images in one archive are listed, and each is found by what the list says.
+// Several images in one archive are listed, and each is found by what the list says;
+// one that is compressed is read once for all of them.
 func TestListArchive(t *testing.T) {
 	a := build(t, nil, AssembleOptions{Annotations: map[string]string{"name": "a"}})
 	b := build(t, nil, AssembleOptions{Annotations: map[string]string{"name": "b"}})
@@ -78,14 +79,20 @@ func TestListArchive(t *testing.T) {
 	must(t, err)
 	must(t, WriteDockerArchive(t.Context(), f, Saved{a, []string{"docker.io/library/a:1", "docker.io/library/a:2"}}, Saved{b, nil}))
 	must(t, f.Close())
-	list, err := ListArchive(t.Context(), file)
-	if err != nil || len(list) != 2 || len(list[0].Names) != 2 || len(list[1].Names) != 0 {
-		t.Fatalf("images: got %+v, %v, want one of two names and one of none", list, err)
-	}
-	for i, want := range []*Built{a, b} {
-		img, err := list[i].Open(t.Context(), Platform{})
-		if err != nil || img.Desc.Digest != want.Desc.Digest {
-			t.Errorf("image %d: got %v, %v, want %s", i, img, err, want.Desc.Digest)
+	packed := gzipFile(t, file)
+	for _, name := range []string{file, packed} {
+		list, err := ListArchive(t.Context(), name)
+		if err != nil || len(list) != 2 || len(list[0].Names) != 2 || len(list[1].Names) != 0 {
+			t.Fatalf("images: got %+v, %v, want one of two names and one of none", list, err)
+		}
+		if name == packed {
+			must(t, os.Remove(packed)) // nobody needs it any more
+		}
+		for i, want := range []*Built{a, b} {
+			img, err := list[i].Open(t.Context(), Platform{})
+			if err != nil || img.Desc.Digest != want.Desc.Digest {
+				t.Errorf("image %d: got %v, %v, want %s", i, img, err, want.Desc.Digest)
+			}
 		}
 	}
 }

@@ -61,20 +61,92 @@ func (r *Remote) places(ref name.Reference) ([]name.Reference, error) {
 }
 
 // anywhere opens blobs where one of the places has them: what a digest names is the
-// same everywhere.
+// same everywhere. A place whose bytes were false, or ended early, is not asked for that
+// blob again while there are others.
 func (r *Remote) anywhere(places []name.Reference) opener {
 	return func(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
 		var errs []error
-		for _, p := range places {
-			body, err := r.opener(p.Context())(ctx, d)
-			if err == nil || ctx.Err() != nil {
+		for i, p := range places {
+			key := badCopy{FullName(p), d.Digest}
+			last := i == len(places)-1
+			if !last && r.isBad(key) {
+				continue
+			}
+			open := r.opener(p.Context())
+			if last {
+				body, err := open(ctx, d)
+				if err != nil {
+					err = errors.Join(append(errs, err)...)
+				}
 				return body, err
+			}
+			body, err := open.verified(ctx, d)
+			if err == nil {
+				return &copyReader{body, r, key, ctx}, nil
+			}
+			if ctx.Err() != nil {
+				return nil, err
 			}
 			errs = append(errs, err)
 		}
-		if len(errs) == 1 {
-			return nil, errs[0]
-		}
 		return nil, errors.Join(errs...)
 	}
+}
+
+// badCopy is a blob in a place that does not have it as it should be.
+type badCopy struct {
+	place  string
+	digest v1.Hash
+}
+
+func (r *Remote) isBad(c badCopy) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bad[c]
+}
+
+// copyError says that the bytes of one place are of no use, and that opening the blob
+// again takes them from another.
+type copyError struct {
+	place string
+	err   error
+}
+
+func (e *copyError) Error() string { return fmt.Sprintf("mirror %s: %v", e.place, e.err) }
+func (e *copyError) Unwrap() error { return e.err }
+
+// copyReader is a blob from a place that others can stand in for.
+type copyReader struct {
+	io.ReadCloser
+	r   *Remote
+	key badCopy
+	ctx context.Context //nolint:containedctx // Read has no parameter for it
+}
+
+func (c *copyReader) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && c.ctx.Err() == nil {
+		c.r.mu.Lock()
+		c.r.bad[c.key] = true
+		c.r.mu.Unlock()
+		err = &copyError{c.key.place, err}
+	}
+	return n, err
+}
+
+// OtherCopy reports whether an error of reading a layer is a mirror's: opening the layer
+// again reads it from somewhere else.
+func OtherCopy(err error) bool {
+	_, ok := errors.AsType[*copyError](err)
+	return ok
+}
+
+// Verdict is what to make of err, with which a decoder gave up on r, a layer that was
+// opened: r is read to its end, since bytes that are not those of the digest are to
+// blame first, and another place may have better ones (OtherCopy).
+func Verdict(ctx context.Context, r io.Reader, err error) error {
+	if _, rerr := io.Copy(io.Discard, ctxReader{ctx, r}); rerr != nil {
+		return rerr
+	}
+	return err
 }

@@ -128,6 +128,41 @@ func TestRegistryCertificates(t *testing.T) {
 	}
 }
 
+// Loopback needs no certificate, unless the caller says whose it must be.
+func TestAuthorityOfLoopback(t *testing.T) {
+	srv := httptest.NewUnstartedServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	defer srv.Close()
+	plain := newRegistry(t)
+	dir := t.TempDir()
+	own, _ := clientCert(t, dir) // an authority that signed nothing here
+	ca := filepath.Join(dir, "ca.crt")
+	must(t, os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600))
+	host := strings.TrimPrefix(srv.URL, "https://")
+	for _, tt := range []struct {
+		name, host, ca string
+		insecure       []string
+		want           error
+	}{
+		{"none", host, "", nil, ErrNotFound},
+		{"the right one", host, ca, nil, ErrNotFound},
+		{"another", host, own, nil, ErrTLS},
+		{"another, and insecure", host, own, []string{host}, ErrNotFound},
+		{"without TLS", plain.host, ca, nil, ErrTLS},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := RemoteOptions{CertDirs: []string{}, Insecure: tt.insecure}
+			if tt.ca != "" {
+				o.Certificates = []Certificate{{Host: tt.host, CA: tt.ca}}
+			}
+			if _, err := testRemote(t, o).Resolve(t.Context(), tt.host+"/app:v1", amd64); !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
 // dialTo makes every connection one to addr.
 func dialTo(rt http.RoundTripper, addr string) http.RoundTripper {
 	t := rt.(*http.Transport).Clone()

@@ -53,8 +53,9 @@ type Remote struct {
 	plain http.RoundTripper // checks certificates
 	lax   http.RoundTripper // does not
 
-	mu       sync.Mutex // guards sessions and own, never held during a request
+	mu       sync.Mutex // guards what follows, never held during a request
 	sessions map[string]*sessionSlot
+	bad      map[badCopy]bool
 	own      map[string]http.RoundTripper // of registries with certificates
 }
 
@@ -74,7 +75,7 @@ func NewRemote(o RemoteOptions) *Remote {
 	}
 	return &Remote{
 		opts: o, pace: defaultPace, plain: newTransport(false), lax: newTransport(true),
-		sessions: map[string]*sessionSlot{}, own: map[string]http.RoundTripper{},
+		sessions: map[string]*sessionSlot{}, own: map[string]http.RoundTripper{}, bad: map[badCopy]bool{},
 	}
 }
 
@@ -90,12 +91,14 @@ func (r *Remote) Close() {
 }
 
 // insecure reports whether a registry may be asked without a checked
-// certificate, or without TLS: this machine, as docker has it, or where asked.
+// certificate, or without TLS: where asked, or this machine, as docker has it, unless
+// the caller named the authority that its certificate must be of.
 func (r *Remote) insecure(host string) bool {
-	if isLoopback(host) {
+	if slices.Contains(r.opts.Insecure, host) {
 		return true
 	}
-	return slices.Contains(r.opts.Insecure, host)
+	named := slices.ContainsFunc(r.opts.Certificates, func(c Certificate) bool { return c.Host == host && c.CA != "" })
+	return isLoopback(host) && !named
 }
 
 // session returns a client that is logged in for the scopes.

@@ -241,7 +241,10 @@ func (s *session) head(ctx context.Context, id string) (v1.Hash, error) {
 func (s *session) open(ctx context.Context, kind string, d v1.Descriptor) (io.ReadCloser, error) {
 	b := &resuming{again: func(off int64) (body io.ReadCloser, err error) {
 		err = s.retry(ctx, func() error {
-			body, err = s.openAt(ctx, s.url(kind, d.Digest.String()), off)
+			body, err = s.openAt(ctx, s.url(kind, d.Digest.String()), off, d.Size)
+			if se, ok := errors.AsType[*statusError](err); ok && off > 0 && se.code == http.StatusRequestedRangeNotSatisfiable {
+				body, err = s.openAt(ctx, s.url(kind, d.Digest.String()), off, -1)
+			}
 			return err
 		})
 		return body, err
@@ -253,14 +256,18 @@ func (s *session) open(ctx context.Context, kind string, d v1.Descriptor) (io.Re
 	return b, err
 }
 
-func (s *session) openAt(ctx context.Context, address string, off int64) (io.ReadCloser, error) {
+// openAt opens a blob of size bytes at off; a size of -1 asks for all of it and skips.
+func (s *session) openAt(ctx context.Context, address string, off, size int64) (io.ReadCloser, error) {
+	if off > 0 && off == size {
+		return http.NoBody, nil // all came before the connection broke
+	}
 	req, err := s.request(http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Accept", acceptManifests+",*/*")
-	if off > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", off))
+	if off > 0 && size > 0 { // with an end, which some registries want
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", off, size-1))
 	}
 	resp, err := s.do(ctx, req, s.pace.answer, nil, http.StatusOK, http.StatusPartialContent)
 	if err != nil {

@@ -5,15 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"path"
 	"slices"
 	"strings"
-	"text/tabwriter"
-	"text/template"
-	"time"
 
-	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	"github.com/fbuild/fbuild/cache"
@@ -32,160 +26,37 @@ func findImage(ctx context.Context, s *cache.Store, name string) (*image.Image, 
 	return img, err
 }
 
-// imageRow is an image under one of its names, with docker's names for --format.
-type imageRow struct {
-	Repository, Tag, Digest, ID   string
-	CreatedSince, CreatedAt, Size string
-}
-
-// imageRows are the lines of `fbuild images`.
-func imageRows(list []*image.Image, whole bool, keep func(name string) bool) []imageRow {
-	var rows []imageRow
-	for _, img := range list {
-		id := img.ID()
-		if !whole {
-			id = strings.TrimPrefix(id, "sha256:")[:12]
-		}
-		since, at := "N/A", "N/A"
-		if created := img.Config.Created.Time; !created.IsZero() {
-			since, at = units.HumanDuration(time.Since(created))+" ago", created.Format(time.RFC3339)
-		}
-		for _, name := range img.Names {
-			if !keep(name) {
-				continue
-			}
-			short := image.Familiar(name)
-			i := strings.LastIndex(short, ":")
-			rows = append(rows, imageRow{
-				Repository: printable(short[:i]), Tag: printable(short[i+1:]), Digest: img.Whole().Root().Digest.String(), ID: id,
-				CreatedSince: since, CreatedAt: at, Size: units.HumanSizeWithPrecision(float64(img.Size()), 3),
-			})
-		}
-	}
-	return rows
-}
-
 func (a *app) imagesCommand(name string) *cobra.Command {
-	var quiet, whole, digests bool
-	var format string
+	var show imagesShown
+	var all bool
 	var filters []string
 	cmd := &cobra.Command{
 		Use: name + " [NAME[:TAG]]", Short: "List the images of the store",
-		Long: "List the images of the store that have names. SIZE is that of the compressed layers.",
+		Long: `List the images of the store that have names, with --all or --filter dangling=true also those that have none. SIZE is that of the compressed layers.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usagef("%s takes one name at most", cmd.CommandPath())
 			}
-			keep, err := nameFilter(args, filters)
+			keep, err := readImageFilter(args, filters, all)
 			if err != nil {
 				return err
 			}
 			return a.withStore(cmd.Context(), func(s *cache.Store) error {
-				list, err := image.List(cmd.Context(), s)
+				list, err := keep.list(cmd.Context(), s)
 				if err != nil {
 					return err
 				}
-				rows := imageRows(list, whole, keep)
-				switch {
-				case quiet:
-					return writeIDs(a.stdout, rows)
-				case format == "json":
-					return formatEach(a.stdout, "{{json .}}", rows)
-				case format != "" && format != "table":
-					return formatEach(a.stdout, format, rows)
-				}
-				return writeImages(a.stdout, rows, digests)
+				return show.write(a.stdout, imageRows(list, show.whole, keep.keeps))
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "only IDs")
-	cmd.Flags().BoolVar(&whole, "no-trunc", false, "whole IDs")
-	cmd.Flags().BoolVar(&digests, "digests", false, "show the digests of manifests")
-	cmd.Flags().StringVar(&format, "format", "", "table, json, or a Go template over .Repository .Tag .ID .Digest .CreatedSince .CreatedAt .Size")
-	cmd.Flags().StringArrayVarP(&filters, "filter", "f", nil, "reference=PATTERN")
-	cmd.Flags().BoolP("all", "a", false, "every image has a name here: nothing more is listed")
-	cmd.Flags().Lookup("all").Hidden = true
+	cmd.Flags().BoolVarP(&show.quiet, "quiet", "q", false, "only IDs")
+	cmd.Flags().BoolVar(&show.whole, "no-trunc", false, "whole IDs")
+	cmd.Flags().BoolVar(&show.digests, "digests", false, "show the digests of manifests")
+	cmd.Flags().StringVar(&show.format, "format", "", "table, json, or a Go template over .Repository .Tag .ID .Digest .CreatedSince .CreatedAt .Size, with \"table \" before it in columns")
+	cmd.Flags().StringArrayVarP(&filters, "filter", "f", nil, "reference=PATTERN or dangling=true|false")
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "also images without a name")
 	return cmd
-}
-
-// nameFilter chooses images by a name, or by patterns of names.
-func nameFilter(args, filters []string) (func(name string) bool, error) {
-	patterns := slices.Clone(args)
-	for _, f := range filters {
-		value, ok := strings.CutPrefix(f, "reference=")
-		if !ok {
-			return nil, usagef("--filter %q: there is reference=PATTERN", f)
-		}
-		patterns = append(patterns, value)
-	}
-	for _, p := range patterns {
-		if _, err := path.Match(p, ""); err != nil {
-			return nil, usagef("%q is no pattern: %v", p, err)
-		}
-	}
-	return func(name string) bool {
-		return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool {
-			short := image.Familiar(name)
-			repo := short[:strings.LastIndex(short, ":")]
-			for _, n := range []string{name, short, repo} {
-				if ok, _ := path.Match(p, n); ok {
-					return true
-				}
-			}
-			return false
-		})
-	}, nil
-}
-
-func writeIDs(w io.Writer, rows []imageRow) error {
-	seen := map[string]bool{}
-	for _, r := range rows {
-		if seen[r.ID] {
-			continue
-		}
-		seen[r.ID] = true
-		if _, err := fmt.Fprintln(w, r.ID); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func writeImages(out io.Writer, rows []imageRow, digests bool) error {
-	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
-	head := "REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE"
-	if digests {
-		head = "REPOSITORY\tTAG\tDIGEST\tIMAGE ID\tCREATED\tSIZE"
-	}
-	fmt.Fprintln(w, head)
-	for _, r := range rows {
-		cells := []string{r.Repository, r.Tag, r.ID, r.CreatedSince, r.Size}
-		if digests {
-			cells = slices.Insert(cells, 2, r.Digest)
-		}
-		fmt.Fprintln(w, strings.Join(cells, "\t"))
-	}
-	return w.Flush()
-}
-
-// formatEach writes each value by a Go template, one to a line, as docker does.
-func formatEach[T any](w io.Writer, format string, values []T) error {
-	t, err := template.New("format").Funcs(template.FuncMap{
-		"json":  func(v any) (string, error) { b, err := json.Marshal(v); return string(b), err },
-		"lower": strings.ToLower, "upper": strings.ToUpper, "join": strings.Join,
-	}).Parse(format)
-	if err != nil {
-		return usagef("--format: %v", err)
-	}
-	for _, v := range values {
-		if err := t.Execute(w, v); err != nil {
-			return usagef("--format: %v", err)
-		}
-		if _, err := fmt.Fprintln(w); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (a *app) removeImageCommand(name string) *cobra.Command {
@@ -216,18 +87,23 @@ func (a *app) removeImageCommand(name string) *cobra.Command {
 }
 
 func (a *app) removeImage(ctx context.Context, s *cache.Store, name string, force bool) error {
-	if full, err := image.Name(name); err == nil { // also of a damaged image
-		err := s.Untag(full)
-		if err == nil {
+	img, err := findImage(ctx, s, name)
+	if full, nerr := image.Name(name); nerr == nil && (err != nil || slices.Contains(img.Names, full)) { // also of a damaged image
+		uerr := s.Untag(full)
+		if uerr == nil {
 			fmt.Fprintln(a.stdout, "Untagged:", image.Familiar(full))
+			if err == nil {
+				return a.forget(ctx, s, img)
+			}
+			return nil
 		}
-		if !errors.Is(err, cache.ErrNotFound) {
-			return err
+		if !errors.Is(uerr, cache.ErrNotFound) {
+			return uerr
 		}
 	}
-	img, err := findImage(ctx, s, name)
 	if err != nil {
 		if force && errors.Is(err, image.ErrNoImage) {
+			fmt.Fprintln(a.stderr, "fbuild: warning:", err)
 			return nil
 		}
 		return err
@@ -242,7 +118,16 @@ func (a *app) removeImage(ctx context.Context, s *cache.Store, name string, forc
 		}
 		fmt.Fprintln(a.stdout, "Untagged:", image.Familiar(n))
 	}
-	return nil
+	return a.forget(ctx, s, img)
+}
+
+// forget ends an image that lost its last name.
+func (a *app) forget(ctx context.Context, s *cache.Store, img *image.Image) error {
+	gone, err := image.Forget(ctx, s, img)
+	if err == nil && gone {
+		fmt.Fprintln(a.stdout, "Deleted:", img.ID())
+	}
+	return err
 }
 
 func (a *app) tagCommand() *cobra.Command {
@@ -276,10 +161,12 @@ func (a *app) inspectCommand() *cobra.Command {
 			}
 			return a.withStore(cmd.Context(), func(s *cache.Store) error {
 				list := []map[string]any{}
+				var missing []error
 				for _, name := range args {
 					img, err := findImage(cmd.Context(), s, name)
 					if err != nil {
-						return err
+						missing = append(missing, err) // the others are shown, as docker does
+						continue
 					}
 					v, err := img.Inspect()
 					if err != nil {
@@ -288,11 +175,11 @@ func (a *app) inspectCommand() *cobra.Command {
 					list = append(list, v)
 				}
 				if format != "" && format != "json" {
-					return formatEach(a.stdout, format, list)
+					return errors.Join(append(missing, formatEach(a.stdout, format, list))...)
 				}
 				e := json.NewEncoder(a.stdout)
 				e.SetIndent("", "    ")
-				return e.Encode(list)
+				return errors.Join(append(missing, e.Encode(list))...)
 			})
 		},
 	}

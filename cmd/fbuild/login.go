@@ -61,7 +61,8 @@ func (a *app) loginCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(a.stdout, "Login Succeeded\nCredentials of %s are in %s\n", host, where)
+			fmt.Fprintf(a.stderr, "fbuild: credentials of %s are in %s\n", host, where)
+			_, err = fmt.Fprintln(a.stdout, "Login Succeeded")
 			return err
 		},
 	}

@@ -79,9 +79,7 @@ func (a *app) pullCommand() *cobra.Command {
 			return a.withStore(cmd.Context(), func(s *cache.Store) error {
 				var img *image.Image
 				err := a.shown("pull "+full, quiet, func(step *progress.Step) (err error) {
-					img, err = image.Pull(cmd.Context(), s, r, full, p, func(id string, n, size int64, done bool) {
-						step.Status(id, n, size, done)
-					})
+					img, err = image.Pull(cmd.Context(), s, r, full, p, step)
 					return err
 				})
 				if err != nil {
@@ -250,7 +248,6 @@ func savedImages(ctx context.Context, s *cache.Store, args []string) ([]oci.Save
 
 func (a *app) loadCommand() *cobra.Command {
 	var file, platform string
-	var quiet bool
 	cmd := &cobra.Command{
 		Use: "load [-i FILE]", Short: "Put the images of an archive into the store", Args: noArgs,
 		Long: "Put the images of an archive of docker save, podman save, buildx or fbuild into the store. It may be compressed with gzip.",
@@ -274,26 +271,27 @@ func (a *app) loadCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.sayLoaded(list, quiet)
+				return a.sayLoaded(list)
 			})
 		},
 	}
 	cmd.Flags().StringVarP(&file, "input", "i", "", "the file (default: stdin)")
 	cmd.Flags().StringVar(&platform, "platform", "", "of images for several platforms (default: this host's)")
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "say nothing but names")
+	cmd.Flags().BoolP("quiet", "q", false, "there is nothing to leave out")
+	cmd.Flags().Lookup("quiet").Hidden = true
 	return cmd
 }
 
-func (a *app) sayLoaded(list []*image.Image, quiet bool) error {
+func (a *app) sayLoaded(list []*image.Image) error {
 	for _, img := range list {
-		lines := img.Names
+		var lines []string
+		for _, n := range img.Names {
+			lines = append(lines, "Loaded image: "+image.Familiar(n))
+		}
 		if len(lines) == 0 {
-			lines = []string{"image ID: " + img.ID()}
+			lines = []string{"Loaded image ID: " + img.ID()}
 		}
 		for _, line := range lines {
-			if !quiet {
-				line = "Loaded image: " + image.Familiar(line)
-			}
 			if _, err := fmt.Fprintln(a.stdout, printable(line)); err != nil {
 				return err
 			}
