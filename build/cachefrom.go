@@ -158,6 +158,9 @@ func readShared(ctx context.Context, p cachePlace, platform v1.Platform) (*share
 
 func parseManifest(raw []byte) (*manifestDoc, error) {
 	m := &manifestDoc{}
+	if err := oci.CheckJSON(raw); err != nil {
+		return nil, fmt.Errorf("its manifest: %w", err)
+	}
 	if err := json.Unmarshal(raw, m); err != nil {
 		return nil, errors.New("its manifest cannot be read")
 	}

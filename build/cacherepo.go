@@ -43,9 +43,23 @@ type sharedRecord struct {
 	Kind    string    `json:"kind"` // kindStep or kindAlias
 	Key     Key       `json:"key"`
 	Below   Key       `json:"below,omitempty"` // of a step, as in stepRecord
-	Created time.Time `json:"created"`         // when the step ran
+	Created time.Time `json:"created"`         // when the result was first made
+	Ran     time.Time `json:"ran,omitzero"`    // when a RUN was last done
 	Alias   Key       `json:"alias,omitempty"` // the key that an alias leads to
 	Traced  *tracedBy `json:"traced,omitempty"`
+}
+
+// made is when the step was last done: storing its result later does not make that
+// younger.
+func (r *sharedRecord) made(stored time.Time) time.Time {
+	at := r.Created
+	if !r.Ran.IsZero() {
+		at = r.Ran
+	}
+	if at.IsZero() || stored.Before(at) {
+		return stored
+	}
+	return at
 }
 
 // cacheRepo is the cache repository of one build. A nil one holds nothing.
@@ -155,7 +169,7 @@ func (c *cacheRepo) find(ctx context.Context, kind string, key Key, p v1.Platfor
 		return nil, rec, fmt.Errorf("entry %s has %d layers", key, len(img.Layers))
 	case kind == kindAlias && !validKey(rec.Alias), kind == kindStep && !validKey(rec.Below):
 		return nil, rec, fmt.Errorf("entry %s names no key", key)
-	case c.ttl > 0 && time.Since(img.Config.Created.Time) > c.ttl:
+	case c.ttl > 0 && time.Since(rec.made(img.Config.Created.Time)) > c.ttl:
 		return nil, rec, nil
 	}
 	return img, rec, nil
@@ -235,7 +249,7 @@ func (b *builder) share(key Key, below *fsState, res result) {
 		return // from there
 	}
 	b.sendShared(key, func(ctx context.Context) (sharedRecord, []oci.Layer, error) {
-		rec := sharedRecord{Kind: kindStep, Key: key, Created: res.created.UTC(), Traced: res.record.Traced}
+		rec := sharedRecord{Kind: kindStep, Key: key, Created: res.created.UTC(), Ran: res.record.Ran.UTC(), Traced: res.record.Traced}
 		var err error
 		if rec.Below, err = below.chainID(ctx); err != nil || res.layer == nil {
 			return rec, nil, err
@@ -253,7 +267,7 @@ func (b *builder) offerAlias(definition, key Key) {
 	b.keepRecord(kindAlias, string(definition))
 	b.unlessThere(definition, func() {
 		b.sendShared(definition, func(context.Context) (sharedRecord, []oci.Layer, error) {
-			return sharedRecord{Kind: kindAlias, Key: definition, Alias: key, Created: b.now().UTC()}, nil, nil
+			return sharedRecord{Kind: kindAlias, Key: definition, Alias: key, Created: time.Now().UTC()}, nil, nil
 		})
 	})
 }

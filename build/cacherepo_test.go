@@ -91,7 +91,7 @@ func TestSharedEntryInDoubtIsAMiss(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := sharedRecord{Kind: kindStep, Key: key, Below: chain, Created: time.Unix(5, 0)}
+	good := sharedRecord{Kind: kindStep, Key: key, Below: chain, Created: time.Now().Add(-time.Minute).Truncate(time.Second)}
 	tests := []struct {
 		name   string
 		change func(r *sharedRecord)
@@ -103,6 +103,9 @@ func TestSharedEntryInDoubtIsAMiss(t *testing.T) {
 		{"one layer", func(*sharedRecord) {}, time.Hour, 1, true},
 		{"two layers", func(*sharedRecord) {}, 0, 2, false},
 		{"too old", func(*sharedRecord) {}, time.Nanosecond, 0, false},
+		{"made long ago and stored now", func(r *sharedRecord) { r.Created = r.Created.Add(-2 * time.Hour) }, time.Hour, 0, false},
+		{"done again since", func(r *sharedRecord) { r.Ran = time.Now() }, 30 * time.Second, 0, true},
+		{"done long ago", func(r *sharedRecord) { r.Ran = r.Created.Add(-2 * time.Hour) }, time.Hour, 0, false},
 		{"of another key", func(r *sharedRecord) { r.Key = newKey("x").sum() }, 0, 0, false},
 		{"of another kind", func(r *sharedRecord) { r.Kind = kindAlias }, 0, 0, false},
 		{"on other layers", func(r *sharedRecord) { r.Below = newKey("x").sum() }, 0, 1, false},

@@ -258,7 +258,7 @@ func (b *builder) exportCache(ctx context.Context, spec CacheSpec, o exportOptio
 	if !o.mounts {
 		items = slices.DeleteFunc(slices.Clone(items), func(it sharedItem) bool { return it.Kind == kindCache })
 	}
-	e := &exporting{b: b, place: p, o: o, items: items, step: step, now: time.Now().UTC().Truncate(time.Second), lost: map[v1.Hash]bool{}}
+	e := &exporting{b: b, place: b.shared.knowing(p), o: o, items: items, step: step, now: time.Now().UTC().Truncate(time.Second), lost: map[v1.Hash]bool{}}
 	err = e.run(ctx, false)
 	if err != nil && ctx.Err() == nil && oci.Refused(err) {
 		// The place lost what its manifest names: without that, and asking for each blob.

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -40,11 +41,29 @@ func (e *exporting) merge(old *sharedList) (entries []sharedEntry, changed bool)
 			e.layered(it) && !old.present[it.Layer.Digest]
 		entries = append(entries, entry)
 	}
-	others := e.others(old, mine)
+	others := fitting(entries, e.others(old, mine))
 	if len(entries)+len(others) != len(old.entries) {
 		changed = true
 	}
 	return append(entries, others...), changed || len(old.raw) == 0
+}
+
+// fitting are the others, the newest first, that a list with mine has room for.
+func fitting(mine, others []sharedEntry) []sharedEntry {
+	room := maxSharedDoc - 1<<10 // of what is around them
+	size := func(e *sharedEntry) int {
+		data, _ := json.Marshal(e) // what cannot be written fails when it is
+		return len(data) + 1
+	}
+	for i := range mine {
+		room -= size(&mine[i])
+	}
+	for i := range others {
+		if room -= size(&others[i]); room < 0 || len(mine)+i == maxSharedEntries {
+			return others[:i]
+		}
+	}
+	return others
 }
 
 // others are the entries of other builds that stay.

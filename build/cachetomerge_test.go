@@ -2,6 +2,7 @@ package build
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +112,38 @@ func TestSignedEntrySurvives(t *testing.T) {
 		change(&other)
 		if k.holds(&other) {
 			t.Errorf("a signature holds for another %s", name)
+		}
+	}
+}
+
+// A list never gets longer than one that is read: what others stored longest ago goes,
+// and what does not fit alone is an error.
+func TestListFitsItsReader(t *testing.T) {
+	entry := func(i, size int) sharedEntry {
+		return sharedEntry{Kind: kindStep, Key: fmt.Sprint("k", i), Value: []byte(`"` + strings.Repeat("x", size) + `"`)}
+	}
+	var mine, others, many []sharedEntry
+	for i := range 1000 {
+		mine = append(mine, entry(i, 4000))
+		others = append(others, entry(100_000+i, 4000), entry(200_000+i, 4000), entry(300_000+i, 4000), entry(400_000+i, 4000))
+	}
+	for i := range maxSharedEntries + 10 {
+		many = append(many, entry(1_000_000+i, 1))
+	}
+	for name, theirs := range map[string][]sharedEntry{"bytes": others, "entries": many} {
+		kept := fitting(mine, theirs)
+		data, err := encodeDoc(append(slices.Clone(mine), kept...))
+		if err != nil || len(kept) == 0 || len(kept) == len(theirs) {
+			t.Errorf("%s: %d of %d others kept, error %v, want some", name, len(kept), len(theirs), err)
+			continue
+		}
+		if doc, bad, err := decodeDoc(data); err != nil || bad != 0 || len(doc) != len(mine)+len(kept) {
+			t.Errorf("%s: read %d entries, %d bad, error %v, want %d", name, len(doc), bad, err, len(mine)+len(kept))
+		}
+	}
+	for name, list := range map[string][]sharedEntry{"bytes": append(mine, others...), "entries": many} {
+		if _, err := encodeDoc(list); err == nil || !strings.Contains(err.Error(), "at most") {
+			t.Errorf("%s: got %v, want that it is too long", name, err)
 		}
 	}
 }

@@ -26,6 +26,15 @@ type sharedCaches struct {
 	whole  atomic.Bool
 	doubt  atomic.Bool // a layer or record was gone or false
 	mounts bool        // a --cache-to takes cache mounts
+	lies   lies        // of all buckets
+}
+
+// knowing gives a place what the build knows of its kind.
+func (s *sharedCaches) knowing(p cachePlace) cachePlace {
+	if b, ok := p.(*bucketPlace); ok {
+		b.lies = &s.lies
+	}
+	return p
 }
 
 // openShared opens what the options name. Nothing is asked yet.
@@ -43,6 +52,7 @@ func openShared(o *Options) (*sharedCaches, error) {
 		if err != nil {
 			return nil, err
 		}
+		c.place = s.knowing(c.place)
 		s.from = append(s.from, c)
 	}
 	if len(o.CacheTo) > 0 {

@@ -144,12 +144,20 @@ func (l *sharedEntries) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// encodeDoc writes a doc, entries in the order of their names.
+// encodeDoc writes a doc, entries in the order of their names. One that decodeDoc would
+// not read is an error.
 func encodeDoc(entries []sharedEntry) ([]byte, error) {
 	slices.SortFunc(entries, func(a, b sharedEntry) int {
 		return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Key, b.Key))
 	})
 	data, err := json.Marshal(sharedDoc{sharedVersion, entries})
+	switch {
+	case err != nil:
+	case len(entries) > maxSharedEntries:
+		err = fmt.Errorf("%d entries, and at most %d are read", len(entries), maxSharedEntries)
+	case len(data) > maxSharedDoc:
+		err = fmt.Errorf("a list of %d bytes, and at most %d are read", len(data), maxSharedDoc)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encode cache: %w", err)
 	}

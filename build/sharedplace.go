@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -45,6 +46,47 @@ type bucketPlace struct {
 	names            []string
 	manifests, blobs string
 	touch            time.Duration
+	lies             *lies // what the build found out about the buckets it reads
+}
+
+// lies are the objects of buckets that do not hold what their names say: a place that
+// does not look into what it has keeps them for ever, unless they are written again.
+type lies struct {
+	mu   sync.Mutex // guards keys
+	keys map[string]bool
+}
+
+func (l *lies) add(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.keys == nil {
+		l.keys = map[string]bool{}
+	}
+	l.keys[key] = true
+}
+
+func (l *lies) has(key string) bool {
+	if l == nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.keys[key]
+}
+
+// lieReader notes an object that is not what its digest says.
+type lieReader struct {
+	io.ReadCloser
+	lies *lies
+	key  string
+}
+
+func (r *lieReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if errors.Is(err, oci.ErrDigest) {
+		r.lies.add(r.key)
+	}
+	return n, err
 }
 
 func (p *bucketPlace) String() string { return p.b.String() + "/" + p.manifests + p.names[0] }
@@ -107,17 +149,25 @@ func (p *bucketPlace) Open(ctx context.Context, d v1.Descriptor) (io.ReadCloser,
 		r, _, err := p.b.Get(ctx, p.blobs+d.Digest.String())
 		return r, err
 	})
+	if err == nil && p.lies != nil {
+		r = &lieReader{r, p.lies, p.object(d)}
+	}
 	return r, p.fail(err)
 }
 
-// Add sends a blob that is not there. One that is there gets a new time now and then,
-// so that a rule of the bucket can remove what is old.
+// object names a blob among those of all buckets.
+func (p *bucketPlace) object(d v1.Descriptor) string {
+	return p.b.String() + "/" + p.blobs + d.Digest.String()
+}
+
+// Add sends a blob that is not there, or was found to be false. One that is there gets a
+// new time now and then, so that a rule of the bucket can remove what is old.
 func (p *bucketPlace) Add(ctx context.Context, b oci.Blob, progress func(oci.Status)) error {
 	key := p.blobs + b.Desc.Digest.String()
 	info, err := p.b.Head(ctx, key)
 	state := oci.Exists
 	switch {
-	case err == nil && info.Size == b.Desc.Size:
+	case err == nil && info.Size == b.Desc.Size && !p.lies.has(p.object(b.Desc)):
 		if !info.Modified.IsZero() && time.Since(info.Modified) > p.touch {
 			if err := p.b.Touch(ctx, key); err != nil && !unsupported(err) {
 				return p.fail(err)

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"bytes"
 	"io"
 	"maps"
 	"net/http"
@@ -72,5 +73,52 @@ func TestCacheInABucket(t *testing.T) {
 	}
 	if _, err := w.build(sharedFile, to); err == nil || !strings.Contains(err.Error(), "AccessDenied") || strings.Contains(err.Error(), "hidden") {
 		t.Errorf("refused to write: got %v, want AccessDenied and no secret", err)
+	}
+}
+
+// A false object of a bucket is not used, and written again by the build that found out.
+func TestFalseObjectIsWrittenAgain(t *testing.T) {
+	srv := s3test.New("cache")
+	t.Cleanup(srv.Close)
+	w := newWorld(t)
+	w.write("a", "one")
+	w.write("b", "two")
+	both := func(o *Options) {
+		o.CacheTo = []CacheSpec{bucketSpec(srv, nil)}
+		o.CacheFrom = []CacheSpec{bucketSpec(srv, nil)}
+	}
+	w.must(sharedFile, both)
+	good := map[string][]byte{}
+	for _, k := range srv.Keys() {
+		if data := srv.Get(k); strings.HasPrefix(k, "team/blobs/") && bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
+			good[k] = data
+			srv.Put(k, bytes.Repeat([]byte{7}, len(data)))
+		}
+	}
+	if len(good) == 0 {
+		t.Fatal("the bucket has no layer")
+	}
+	w.otherStore()
+	w.must(sharedFile, both)
+	if !strings.Contains(w.out.String(), "digest") {
+		t.Errorf("a false layer: got no word of it\n%s", w.out.String())
+	}
+	repaired := 0
+	for k, data := range good {
+		if bytes.Equal(srv.Get(k), data) {
+			repaired++
+		}
+	}
+	if repaired == 0 {
+		t.Errorf("%d false layers: none was written again\n%s", len(good), w.out.String())
+	}
+	for range good { // each build stops at the first that it finds
+		w.otherStore()
+		w.must(sharedFile, both)
+	}
+	w.otherStore()
+	w.must(sharedFile, both)
+	if w.cached() != 5 {
+		t.Errorf("afterwards: %d cached, want 5\n%s", w.cached(), w.out.String())
 	}
 }

@@ -73,12 +73,12 @@ func store(ctx context.Context, s *cache.Store, r io.Reader, l oci.Layer, progre
 	pr, pw := io.Pipe()
 	g.Go(func() (err error) {
 		diffID, err = layer.DiffID(ctx, pr, layer.Limits{})
-		pr.CloseWithError(err)
+		_ = pr.CloseWithError(err) // it has no errors
 		return err
 	})
 	g.Go(func() error {
 		_, err := s.PutBlob(io.TeeReader(&counter{r: r, l: l, progress: progress}, pw), tree.Digest(l.Desc.Digest.String()))
-		pw.CloseWithError(err)
+		_ = pw.CloseWithError(err) // it has no errors
 		return err
 	})
 	return diffID, g.Wait()

@@ -77,7 +77,9 @@ func gzipLayer(t testing.TB, name string, size int) oci.Layer {
 	must(t, err)
 	return oci.Layer{
 		Desc: v1.Descriptor{MediaType: types.OCILayer, Size: n, Digest: digest}, DiffID: tree.Digest(diffID.String()),
-		Open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(packed.Bytes())), nil },
+		Open: func(context.Context) (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(packed.Bytes())), nil
+		},
 	}
 }
 
@@ -93,7 +95,6 @@ type server struct {
 	host string
 
 	mu        sync.Mutex // guards what follows
-	requests  []string
 	intercept func(w http.ResponseWriter, r *http.Request) bool
 }
 
@@ -103,7 +104,6 @@ func newServer(t testing.TB) *server {
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
-		s.requests = append(s.requests, r.Method+" "+r.URL.Path)
 		intercept := s.intercept
 		s.mu.Unlock()
 		if intercept == nil || !intercept(w, r) {
@@ -113,18 +113,6 @@ func newServer(t testing.TB) *server {
 	t.Cleanup(web.Close)
 	s.host = strings.TrimPrefix(web.URL, "http://")
 	return s
-}
-
-func (s *server) count(text string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := 0
-	for _, r := range s.requests {
-		if strings.Contains(r, text) {
-			n++
-		}
-	}
-	return n
 }
 
 func (s *server) push(t testing.TB, name string, img *oci.Built) {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -183,5 +184,28 @@ func TestRemoteArtifact(t *testing.T) {
 	}
 	if err := pinned.Publish(t.Context(), raw, types.OCIManifestSchema1); !errors.Is(err, ErrRef) {
 		t.Errorf("publish under a digest: got %v, want ErrRef", err)
+	}
+}
+
+// What a writer that was killed left in a layout goes with a later one, unless somebody
+// may be writing it.
+func TestLayoutLosesWhatKilledWritersLeft(t *testing.T) {
+	dir := t.TempDir()
+	a := OpenLayoutArtifact(dir, "latest")
+	publish(t, a, "{}", "one")
+	stale, young, other := filepath.Join(dir, "blobs", "sha256", ".fbuild-1"), filepath.Join(dir, ".fbuild-2"), filepath.Join(dir, ".hidden")
+	for _, name := range []string{stale, young, other} {
+		must(t, os.WriteFile(name, []byte("x"), 0o600))
+	}
+	old := time.Now().Add(-2 * tempAge)
+	must(t, os.Chtimes(stale, old, old))
+	must(t, os.Chtimes(other, old, old))
+	unlock, err := a.Lock(t.Context())
+	must(t, err)
+	must(t, unlock())
+	for name, want := range map[string]bool{stale: false, young: true, other: true} {
+		if _, err := os.Stat(name); (err == nil) != want {
+			t.Errorf("%s: there %v, want %v", name, err == nil, want)
+		}
 	}
 }

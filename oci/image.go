@@ -113,6 +113,9 @@ type document struct {
 // to another is refused.
 func kind(raw []byte, declared types.MediaType) (types.MediaType, error) {
 	var doc document
+	if err := CheckJSON(raw); err != nil {
+		return "", fmt.Errorf("manifest: %w", err)
+	}
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		return "", fmt.Errorf("%w: parse manifest: %w", ErrInvalid, err)
 	}
@@ -266,6 +269,9 @@ func (s *source) single(ctx context.Context, raw []byte, desc v1.Descriptor) (*I
 	rawConfig, err := s.open.read(ctx, m.Config, maxConfig, "config")
 	if err != nil {
 		return nil, err
+	}
+	if err := CheckJSON(rawConfig); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
 	}
 	cfg, err := v1.ParseConfigFile(bytes.NewReader(rawConfig))
 	if err != nil {

@@ -125,6 +125,9 @@ func (l *layoutReader) index() (*v1.IndexManifest, error) {
 }
 
 func parseIndex(raw []byte) (*v1.IndexManifest, error) {
+	if err := CheckJSON(raw); err != nil {
+		return nil, fmt.Errorf("%s: %w", indexFile, err)
+	}
 	idx, err := v1.ParseIndexManifest(bytes.NewReader(raw))
 	if err != nil {
 		return nil, fmt.Errorf("%w: parse %s: %w", ErrInvalid, indexFile, err)

@@ -252,7 +252,7 @@ func (w *layoutWriter) file(name string, data []byte) error {
 
 // replace writes a file beside path, syncs it and gives it its name.
 func (w *layoutWriter) replace(path string, r io.Reader) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".fbuild-")
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix)
 	if err != nil {
 		return err
 	}
@@ -281,8 +281,29 @@ func (w *layoutWriter) replace(path string, r io.Reader) (err error) {
 	return nil
 }
 
-// lockWait is the pause between two tries to lock a layout.
-const lockWait = 20 * time.Millisecond
+const (
+	// lockWait is the pause between two tries to lock a layout.
+	lockWait = 20 * time.Millisecond
+	// tempPrefix is what the names of files begin with that have none yet, and tempAge is
+	// when nobody writes them any more: where locks do nothing, others may.
+	tempPrefix = ".fbuild-"
+	tempAge    = time.Hour
+)
+
+// sweepTemps removes what a killed writer left. The layout is locked.
+func sweepTemps(dir string) {
+	for _, d := range []string{dir, filepath.Join(dir, "blobs", "sha256")} {
+		entries, _ := os.ReadDir(d) // what cannot be listed stays
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Name(), tempPrefix) || !e.Type().IsRegular() {
+				continue
+			}
+			if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > tempAge {
+				_ = os.Remove(filepath.Join(d, e.Name())) // it is only in the way
+			}
+		}
+	}
+}
 
 // lockDir keeps two writers of a layout from losing each other's entries.
 func lockDir(ctx context.Context, dir string) (unlock func() error, err error) {
@@ -294,6 +315,7 @@ func lockDir(ctx context.Context, dir string) (unlock func() error, err error) {
 		err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
 		case err == nil, errors.Is(err, unix.ENOLCK), errors.Is(err, unix.EOPNOTSUPP):
+			sweepTemps(dir)
 			return d.Close, nil
 		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
 			return nil, errors.Join(fmt.Errorf("lock OCI layout: %w", err), d.Close())

@@ -277,15 +277,6 @@ func word(s string) string {
 	return s[:min(len(s), 300)]
 }
 
-// Get streams an object and says how long it is.
-func (b *Bucket) Get(ctx context.Context, key string) (io.ReadCloser, int64, error) {
-	resp, err := b.do(ctx, http.MethodGet, key, nil, nil, body{}, answerTime)
-	if err != nil {
-		return nil, 0, err
-	}
-	return resp.Body, resp.ContentLength, nil
-}
-
 // Info is what HEAD says of an object.
 type Info struct {
 	Size     int64

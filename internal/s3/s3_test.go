@@ -15,9 +15,9 @@ import (
 	"github.com/fbuild/fbuild/internal/s3/s3test"
 )
 
-func open(t *testing.T, srv *s3test.Server, o s3.Options) *s3.Bucket {
+func open(t *testing.T, srv *s3test.Server) *s3.Bucket {
 	t.Helper()
-	o.Bucket, o.Region, o.PathStyle, o.Endpoint = "cache", "us-east-1", true, srv.URL
+	o := s3.Options{Bucket: "cache", Region: "us-east-1", PathStyle: true, Endpoint: srv.URL}
 	o.Credentials = s3.Credentials{AccessKeyID: "id", SecretAccessKey: "hidden-secret", SessionToken: "hidden-token"}
 	b, err := s3.Open(o)
 	if err != nil {
@@ -78,7 +78,7 @@ func roundTrip(t *testing.T, b *s3.Bucket) {
 
 func TestRoundTrip(t *testing.T) {
 	srv := server(t)
-	roundTrip(t, open(t, srv, s3.Options{}))
+	roundTrip(t, open(t, srv))
 	if srv.Uploads() != 0 {
 		t.Errorf("got %d uploads that were not ended", srv.Uploads())
 	}
@@ -135,7 +135,7 @@ func TestFailures(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := server(t)
 			srv.Fail = tt.fail
-			err := open(t, srv, s3.Options{}).Put(t.Context(), "x", []byte("x"))
+			err := open(t, srv).Put(t.Context(), "x", []byte("x"))
 			if err == nil || tt.is != nil && !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.want) || len(err.Error()) > 500 {
 				t.Errorf("got %v, want %v with %q", err, tt.is, tt.want)
 			}
@@ -157,7 +157,7 @@ func TestTriesAgain(t *testing.T) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return true
 	}
-	b := open(t, srv, s3.Options{})
+	b := open(t, srv)
 	if err := b.Upload(t.Context(), "x", 3, reader([]byte("abc"))); err != nil || n.Load() != 2 {
 		t.Errorf("got %v after %d requests, want success after 2", err, n.Load())
 	}
@@ -168,6 +168,32 @@ func TestTriesAgain(t *testing.T) {
 	}
 	if _, err := b.Head(t.Context(), "y"); !errors.Is(err, s3.ErrNotFound) {
 		t.Errorf("cut short: got %v, want nothing under its name", err)
+	}
+}
+
+// A connection that breaks in the middle of an object is taken up again, unless the
+// object became another one.
+func TestGetIsTakenUpAgain(t *testing.T) {
+	srv := server(t)
+	srv.Cut = 100_000
+	b := open(t, srv)
+	data := bytes.Repeat([]byte("0123456"), 100_000)
+	srv.Put("x", data)
+	r, size, err := b.Get(t.Context(), "x")
+	if err != nil || size != int64(len(data)) {
+		t.Fatalf("got %d bytes, error %v, want %d", size, err, len(data))
+	}
+	got, err := io.ReadAll(r)
+	if err := errors.Join(err, r.Close()); err != nil || !bytes.Equal(got, data) || srv.Count("GET x") != 2 {
+		t.Errorf("got %d bytes, error %v, after %d requests, want %d after 2", len(got), err, srv.Count("GET x"), len(data))
+	}
+	if r, _, err = b.Get(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	srv.Put("x", bytes.Repeat([]byte("6543210"), 100_000))
+	got, err = io.ReadAll(r)
+	if err := errors.Join(err, r.Close()); err == nil {
+		t.Errorf("another object meanwhile: got %d bytes, want an error", len(got))
 	}
 }
 

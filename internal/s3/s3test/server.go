@@ -24,6 +24,8 @@ type Server struct {
 	*httptest.Server
 	// Fail may answer a request itself; it returns false to leave it to the server.
 	Fail func(w http.ResponseWriter, r *http.Request) bool
+	// Cut ends the answer to a GET of a whole object after so many bytes; 0 does not.
+	Cut int
 
 	mu       sync.Mutex
 	bucket   string
@@ -126,6 +128,48 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// send answers GET and HEAD, of a range too.
+func (s *Server) send(w http.ResponseWriter, r *http.Request, o object) {
+	if m := r.Header.Get("If-Match"); m != "" && m != tag(o.data) {
+		refuse(w, http.StatusPreconditionFailed, "PreconditionFailed")
+		return
+	}
+	w.Header().Set("ETag", tag(o.data))
+	w.Header().Set("Last-Modified", o.modified.UTC().Format(http.TimeFormat))
+	data, first, last := o.data, 0, 0
+	if n, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last); err == nil && n == 2 && first <= last && last < len(data) {
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, last, len(data)))
+		w.Header().Set("Content-Length", strconv.Itoa(last+1-first))
+		w.WriteHeader(http.StatusPartialContent)
+		_, _ = w.Write(data[first : last+1])
+		return
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	if r.Method == http.MethodHead {
+		return
+	}
+	if s.Cut > 0 && len(data) > s.Cut {
+		_, _ = w.Write(data[:s.Cut])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	_, _ = w.Write(data) // the client may have hung up
+}
+
+// Put replaces an object.
+func (s *Server) Put(key string, data []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.objects[key] = object{data, time.Now()}
+}
+
+// Get returns an object, nil for none.
+func (s *Server) Get(key string) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.objects[key].data
+}
+
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, key string, data []byte) {
 	q := r.URL.Query()
 	id := q.Get("uploadId")
@@ -136,11 +180,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, key string, data
 			refuse(w, http.StatusNotFound, "NoSuchKey")
 			return
 		}
-		w.Header().Set("Content-Length", strconv.Itoa(len(o.data)))
-		w.Header().Set("Last-Modified", o.modified.UTC().Format(http.TimeFormat))
-		if r.Method == http.MethodGet {
-			_, _ = w.Write(o.data) // the client may have hung up
-		}
+		s.send(w, r, o)
 	case r.Method == http.MethodPut && r.Header.Get("X-Amz-Copy-Source") != "":
 		o := s.objects[key]
 		o.modified = time.Now()
