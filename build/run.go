@@ -136,7 +136,7 @@ var ErrRecorder = errors.New("the recorder failed")
 
 type recorderError struct{ err error }
 
-func (e *recorderError) Error() string { return "recorder: " + e.err.Error() }
+func (e *recorderError) Error() string   { return "recorder: " + e.err.Error() }
 func (e *recorderError) Unwrap() []error { return []error{ErrRecorder, e.err} }
 
 // runOn runs the command with one recorder and returns what it changed.
