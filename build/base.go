@@ -15,6 +15,7 @@ import (
 	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/oci"
+	"github.com/fbuild/fbuild/oci/layer"
 	"github.com/fbuild/fbuild/progress"
 	"github.com/fbuild/fbuild/tree"
 )
@@ -65,12 +66,27 @@ func (b *builder) base(ctx context.Context, name string, p v1.Platform) (*base, 
 		for i := range img.Layers {
 			l := &img.Layers[i]
 			fs = fs.push(knownLayer(l.DiffID, l.Desc, l))
+			if seek, ok := layer.FindSeekable(l.Desc.Annotations); ok {
+				fs.layer.seek = &seek
+			}
 		}
 		cfg := *img.Config
 		cfg.RootFS = v1.RootFS{Type: "layers"}
-		key := newKey("image").str(img.Manifest.Config.Digest.String()).sum()
+		key := imageKey(img)
 		return &base{fs: fs, key: key, cfg: cfg, startInterval: img.StartInterval}, nil
 	})
+}
+
+// imageKey is that of a FROM: the image's config, and the tables of contents of its layers
+// where there are some: what these say nobody compares with the config's diffIDs.
+func imageKey(img *oci.Image) Key {
+	k := newKey("image").str(img.Manifest.Config.Digest.String())
+	for i := range img.Layers {
+		if seek, ok := layer.FindSeekable(img.Layers[i].Desc.Annotations); ok {
+			k.num(uint64(i)).str(seek.Name())
+		}
+	}
+	return k.sum()
 }
 
 // resolve finds an image where its name says.
@@ -180,6 +196,9 @@ func (b *builder) learn(key Key, name string, img *oci.Image) error {
 	for _, l := range img.Layers {
 		blobs = append(blobs, tree.Digest(l.Desc.Digest.String()))
 		diffIDs = append(diffIDs, l.DiffID)
+		if seek, ok := layer.FindSeekable(l.Desc.Annotations); ok {
+			diffIDs = append(diffIDs, seekName(l.DiffID, seek))
+		}
 	}
 	return b.putJSON(kindRef, string(key), rec, blobs, diffIDs)
 }
@@ -214,6 +233,16 @@ func (b *builder) known(ctx context.Context, key Key, name string, p v1.Platform
 				return nil, fmt.Errorf("%s: layer %d is missing", at, i+1)
 			}
 			return img.Layers[i].Open(ctx)
+		}
+		img.Layers[i].Range = func(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+			img, err := again.get(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if i >= len(img.Layers) || img.Layers[i].Range == nil {
+				return nil, oci.ErrNoRanges
+			}
+			return img.Layers[i].Range(ctx, off, n)
 		}
 	}
 	return img, true

@@ -88,8 +88,11 @@ type Options struct {
 	again              *second // of the second build: nothing is recorded
 	// SingleSnapshot makes one layer of all that the build adds to its base.
 	SingleSnapshot bool
-	Epoch          *time.Time
-	Outputs        []Output
+	// Lazy says whether contents of base layers with a table of contents are fetched as
+	// they are read: LazyOn ("" is the same) or LazyOff.
+	Lazy    string
+	Epoch   *time.Time
+	Outputs []Output
 
 	Store    *cache.Store
 	Remote   *oci.Remote
@@ -144,6 +147,7 @@ type builder struct {
 	store   *cache.Store
 	temp    string // this build's temporary directory, absolute
 	cancel  context.CancelCauseFunc
+	stepCtx context.Context //nolint:containedctx // of one Build; ends when a step fails as well
 	sealCtx context.Context //nolint:containedctx // of one Build; ends when the caller gives up, not when a step fails
 	sealing chan struct{}   // one entry for each layer that is being sealed
 	caches  atomic.Bool     // some RUN has a cache mount
@@ -157,6 +161,7 @@ type builder struct {
 	family   *family
 	reports  reporting
 	digests  digests
+	lazies   lazies
 
 	background sync.WaitGroup
 	early      *earlyPush // nil where nothing is pushed
@@ -245,7 +250,7 @@ func newBuilder(ctx, stepCtx context.Context, cancel context.CancelCauseFunc, o 
 		return nil, err
 	}
 	b := &builder{
-		opts: o, store: o.Store, temp: temp, cancel: cancel, sealCtx: ctx, sealing: f.sealing,
+		opts: o, store: o.Store, temp: temp, cancel: cancel, stepCtx: stepCtx, sealCtx: ctx, sealing: f.sealing,
 		workers: f.workers, frames: newFrameStore(o.Store), family: f,
 		shared: shared, stages: map[*dockerfile.Stage]*stageRun{}, bases: map[string]*future[*base]{},
 	}
@@ -259,7 +264,7 @@ func newBuilder(ctx, stepCtx context.Context, cancel context.CancelCauseFunc, o 
 func (b *builder) end(ctx context.Context, res *Result, err error) error {
 	b.early.wait()
 	b.background.Wait()
-	err = errors.Join(b.firstError(err), b.frames.close(), b.run.close(context.WithoutCancel(ctx), b), removeTemp(b.temp))
+	err = errors.Join(b.firstError(err), b.frames.close(), b.run.close(context.WithoutCancel(ctx), b), b.closeLazies(), removeTemp(b.temp))
 	b.keepReport(res, err)
 	return err
 }

@@ -102,7 +102,7 @@ func (b *builder) tracing() bool { return b.opts.Trace != TraceOff }
 func chainOf(f *fsState) []tree.Digest {
 	var out []tree.Digest
 	for _, l := range f.layers() {
-		out = append(out, l.diffID)
+		out = append(out, l.name())
 	}
 	return out
 }

@@ -25,8 +25,10 @@ const parallelPulls = 3
 // start and its changes when somebody asks; one that this build made the other
 // way round.
 type fsLayer struct {
-	planned bool       // nobody made it: see Plan
-	src     *oci.Layer // where the blob can be fetched; nil for ours
+	planned bool // nobody made it: see Plan
+	// seek is set where the layer has a table of contents that could be read alone.
+	seek *layer.Seekable
+	src  *oci.Layer // where the blob can be fetched; nil for ours
 	// shared is set where src is a shared cache: the layer is a step's. source is that
 	// cache, nil for the cache repository; thin says that it only has the layer's name.
 	shared, thin bool
@@ -175,6 +177,12 @@ func (l *fsLayer) open(ctx context.Context, b *builder) (tree.Changes, error) {
 		l.pull.opened()
 		return cs, nil
 	}
+	if l.openLazy(ctx, b) {
+		l.loaded = true
+		unlock()
+		l.pull.opened()
+		return l.changes, nil
+	}
 	l.pull.begin()
 	if err := b.fetching(l, func() error { return l.unpack(ctx, b, unlock) }); err != nil {
 		unlock()
@@ -196,6 +204,9 @@ func (l *fsLayer) known(ctx context.Context, b *builder) (tree.Changes, bool) {
 		return l.light, true
 	}
 	cs, err := b.store.Layer(l.diffID)
+	if err != nil && l.seek != nil {
+		return nil, false // opening it costs little, and nobody lends what its table says
+	}
 	if err != nil {
 		var ok bool
 		if cs, ok = b.lightIndex(ctx, l.diffID); !ok {
@@ -222,7 +233,7 @@ func (b *builder) storedChanges(diffID tree.Digest) (tree.Changes, bool) {
 		return nil, false
 	}
 	for _, id := range packsOf(cs) {
-		if _, err := b.store.Packs().File(id); err != nil {
+		if err := b.store.Packs().Lease(id); err != nil {
 			return nil, false
 		}
 	}

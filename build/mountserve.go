@@ -213,6 +213,9 @@ func (v *served) startCache(ctx context.Context, m *runMount, dir string) error 
 			return err
 		}
 		f.Layers, f.PackDir = m.view.layers, v.set.b.store.Packs().Dir()
+		if err := v.set.b.completeLazies(ctx); err != nil { // who reads them cannot ask for them
+			return err
+		}
 		if n := m.view.tree.Root(); m.Mode == nil && m.UID == nil && m.GID == nil {
 			f.Mode, f.UID, f.GID = n.Mode, n.UID, n.GID
 		}

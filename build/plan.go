@@ -113,6 +113,9 @@ func (b *builder) plannedResult(key Key, cs tree.Changes) result {
 // plannedIndex is what a plan knows of a layer: its index, if it is here.
 func (b *builder) plannedIndex(l *fsLayer) (tree.Changes, error) {
 	cs, err := b.store.Layer(l.diffID)
+	if err != nil && l.seek != nil {
+		cs, err = b.store.Layer(l.name())
+	}
 	if err != nil {
 		return nil, &unknownError{fmt.Sprintf("layer %s is not in the store", l.diffID)}
 	}

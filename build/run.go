@@ -119,6 +119,9 @@ func (b *builder) runCommand(ctx context.Context, s *state, in *dockerfile.Run, 
 	for {
 		cs, err := b.runOn(ctx, kind, s, in, network, mounts)
 		var broken *recorderError
+		if lerr := b.lazyFailure(); err != nil && lerr != nil && ctx.Err() == nil {
+			return nil, lerr // whatever the command made of it
+		}
 		if b.opts.Recorder != RecorderAuto || !errors.As(err, &broken) || ctx.Err() != nil {
 			return cs, maybeForeign(s.cfg, err)
 		}
@@ -146,7 +149,7 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 	if err != nil {
 		return nil, err
 	}
-	rec, err := b.run.recorder(ctx, kind)
+	rec, err := b.run.recorder(ctx, b, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -163,6 +166,11 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 	p, err := b.prepareRun(ctx, s, in, network, held)
 	if err != nil {
 		return nil, err
+	}
+	if kind != RecorderFUSE {
+		if err := b.completeLazies(ctx); err != nil {
+			return nil, err
+		}
 	}
 	root, err := rec.Mount(ctx, p.mount)
 	if err != nil {

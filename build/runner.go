@@ -18,6 +18,7 @@ import (
 	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/internal/tail"
 	"github.com/fbuild/fbuild/probe"
+	"github.com/fbuild/fbuild/tree"
 )
 
 // The values of --recorder.
@@ -180,7 +181,7 @@ func (r *runner) open(ctx context.Context) (*exec.Sandbox, error) {
 }
 
 // recorder returns the recorder process of a kind; a dead one is replaced.
-func (r *runner) recorder(ctx context.Context, kind string) (*recorderProc, error) {
+func (r *runner) recorder(ctx context.Context, b *builder, kind string) (*recorderProc, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p := r.clients[kind]; p != nil {
@@ -206,7 +207,10 @@ func (r *runner) recorder(ctx context.Context, kind string) (*recorderProc, erro
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start recorder: %w", err), conn.Close())
 	}
-	p.Client = recorder.NewClient(conn)
+	p.Client = recorder.NewClient(conn, func(id tree.PackID, off, n int64) error {
+		_, err := b.store.Packs().At(id, off, n)
+		return err
+	})
 	if r.clients == nil {
 		r.clients = map[string]*recorderProc{}
 	}

@@ -224,6 +224,9 @@ func (b *builder) remember(ctx context.Context, key Key, below *fsState, rec ste
 	var blobs, layers []tree.Digest
 	for _, l := range below.layers() {
 		blobs, layers = append(blobs, tree.Digest(l.desc.Digest.String())), append(layers, l.diffID)
+		if l.seek != nil {
+			layers = append(layers, l.name())
+		}
 	}
 	if rec.DiffID != "" {
 		blobs, layers = append(blobs, tree.Digest(rec.Digest)), append(layers, rec.DiffID)

@@ -50,7 +50,7 @@ func (f *fsState) chainID(ctx context.Context) (Key, error) {
 		if err := l.wait(ctx); err != nil {
 			return "", err
 		}
-		k.str(string(l.diffID))
+		k.str(string(l.name()))
 	}
 	return k.sum(), nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fbuild/fbuild/internal/pack"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -53,7 +54,7 @@ func (s *Store) SyncPacks(cs tree.Changes) error {
 
 func (s *Store) syncPack(id tree.PackID) error {
 	s.mu.Lock()
-	done := s.synced[id]
+	done := s.synced[id] && !pack.Grows(id)
 	s.mu.Unlock()
 	if done {
 		return nil

@@ -34,6 +34,10 @@ const (
 	kindTar   = "tar"
 )
 
+// KindLazy are the records of layers whose contents may be missing, under the name of
+// the layer's index: Verify does not look for these.
+const KindLazy = "lazy"
+
 // checkKind accepts a word in lower case that is not the store's own.
 func checkKind(kind string) error {
 	if kind == "" || kind == kindLayer || kind == kindTar || strings.Trim(kind, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {

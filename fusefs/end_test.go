@@ -212,7 +212,7 @@ func serverProcess(t *testing.T) (*osexec.Cmd, *recorder.Client) {
 	if err := errors.Join(ours.Close(), theirs.Close()); err != nil {
 		t.Fatal(err)
 	}
-	client := recorder.NewClient(conn)
+	client := recorder.NewClient(conn, nil)
 	t.Cleanup(func() {
 		if err := client.Close(); err != nil {
 			t.Error(err)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -124,22 +123,15 @@ func (s *step) read(i *inode, p []byte, off int64) error {
 }
 
 func (s *step) readPack(number int32, p []byte, off int64) error {
-	id := s.packID(number)
-	var err error
-	if number == 0 {
-		err = s.spool.readAt(p, off)
-	} else {
-		var f *os.File
-		if f, err = s.packs.File(id); err != nil {
-			return err
-		}
-		_, err = f.ReadAt(p, off)
+	if number != 0 {
+		return s.packs.Read(s.packID(number), p, off)
+	}
+	err := s.spool.readAt(p, off)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return fmt.Errorf("read pack %s at %d: %w", id, off, err)
+		return fmt.Errorf("read pack %s at %d: %w", s.packID(0), off, err)
 	}
 	return nil
 }

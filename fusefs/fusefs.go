@@ -53,6 +53,7 @@ type backend struct {
 	mu    sync.Mutex
 	steps map[string]*step
 	packs map[string]*pack.Set
+	fill  pack.Filler // gets what a lazy pack lacks; nil for none
 
 	leaving sync.WaitGroup // unmounts that the kernel has not ended
 }
@@ -64,9 +65,19 @@ func (b *backend) packSet(dir string) *pack.Set {
 	s := b.packs[dir]
 	if s == nil {
 		s = pack.NewSet(dir)
+		if b.fill != nil {
+			s.AddFiller("", b.fill)
+		}
 		b.packs[dir] = s
 	}
 	return s
+}
+
+// FillWith is recorder.Filler.FillWith.
+func (b *backend) FillWith(fill pack.Filler) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fill = fill
 }
 
 // Mount is recorder.Backend.Mount.
@@ -81,6 +92,7 @@ func (b *backend) Mount(ctx context.Context, spec recorder.Spec) (string, error)
 		return "", err
 	}
 	s := newStep(parent, set, newSpool(w))
+	s.fills = b.fill != nil
 	s.root, s.check, s.leaving = filepath.Join(spec.WorkDir, "root"), b.opts.check, &b.leaving
 	if spec.Trace {
 		s.traces.start(b.opts.blind)
@@ -152,6 +164,7 @@ type step struct {
 	packs   *pack.Set
 	spool   *spool
 	device  int           // the descriptor of /dev/fuse
+	fills   bool          // some contents of the parent may not be here yet
 	direct  bool          // handles of new files bypass the page cache
 	served  chan struct{} // closed when every worker saw ENODEV
 	over    chan struct{} // closed when nobody needs the spool any more

@@ -51,7 +51,7 @@ func (l *layers) load(ctx context.Context, files []string, set *pack.Set) (tree.
 		l.trees[strings.Join(files[:i+1], "\x00")] = have
 	}
 	for _, id := range have.packs {
-		if _, err := set.File(id); err != nil {
+		if err := set.Lease(id); err != nil {
 			return tree.Tree{}, err
 		}
 	}

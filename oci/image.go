@@ -50,6 +50,10 @@ type Layer struct {
 	// Open streams the compressed blob; the caller closes it. Digest and size
 	// are verified at the end: a mismatch is ErrDigest from Read, not io.EOF.
 	Open func(ctx context.Context) (io.ReadCloser, error)
+	// Range streams n bytes at off of the blob, which nothing has verified; the caller
+	// closes it. It returns ErrNoRanges where only the whole blob can be had; nil is
+	// where that is known.
+	Range func(ctx context.Context, off, n int64) (io.ReadCloser, error)
 	// Repo is the repository that has the blob ("docker.io/library/alpine"), ""
 	// for none. A push to the same registry mounts the blob from there.
 	Repo string
@@ -60,6 +64,7 @@ type source struct {
 	ref  string // for errors
 	repo string // of a registry
 	open opener // blobs and manifests by descriptor
+	part ranger // of blobs; nil for none
 	// label puts the place into an error, ref where it is nil.
 	label func(err error) error
 }
@@ -79,6 +84,15 @@ func (s *source) fail(err error) error {
 // openLayer opens a layer whose errors say where it is from.
 func (s *source) openLayer(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
 	r, err := s.open.verified(ctx, d)
+	if err != nil {
+		return nil, s.fail(fmt.Errorf("layer %s: %w", d.Digest, err))
+	}
+	return &labelled{r, s}, nil
+}
+
+// openPart opens some bytes of a layer.
+func (s *source) openPart(ctx context.Context, d v1.Descriptor, off, n int64) (io.ReadCloser, error) {
+	r, err := s.part(ctx, d, off, n)
 	if err != nil {
 		return nil, s.fail(fmt.Errorf("layer %s: %w", d.Digest, err))
 	}
@@ -293,10 +307,14 @@ func (s *source) single(ctx context.Context, raw []byte, desc v1.Descriptor) (*I
 		if cfg.RootFS.DiffIDs[i].Hex == "" {
 			return nil, fmt.Errorf("%w: layer %d has no diff id", ErrInvalid, i+1)
 		}
-		img.Layers = append(img.Layers, Layer{
+		l := Layer{
 			Desc: d, DiffID: tree.Digest(cfg.RootFS.DiffIDs[i].String()), Repo: s.repo,
 			Open: func(ctx context.Context) (io.ReadCloser, error) { return s.openLayer(ctx, d) },
-		})
+		}
+		if s.part != nil {
+			l.Range = func(ctx context.Context, off, n int64) (io.ReadCloser, error) { return s.openPart(ctx, d, off, n) }
+		}
+		img.Layers = append(img.Layers, l)
 	}
 	return img, nil
 }

@@ -171,7 +171,7 @@ func (r *Remote) Resolve(ctx context.Context, ref string, p Platform) (*Image, e
 	var errs []error
 	for _, at := range places {
 		src := &source{
-			ref: FullName(parsed), repo: repoName(at.Context()), open: r.anywhere(places),
+			ref: FullName(parsed), repo: repoName(at.Context()), open: r.anywhere(places), part: r.rangesAnywhere(places),
 			label: func(err error) error { return remoteError("pull", at, err) },
 		}
 		img, err := r.resolve(ctx, src, at, p)

@@ -65,6 +65,7 @@ type backend struct {
 	mu     sync.Mutex // never held while a step works
 	steps  map[string]*step
 	packs  map[string]*pack.Set // by directory
+	fill   pack.Filler          // gets what a lazy pack lacks; nil for none
 	closed bool
 
 	treesMu sync.Mutex
@@ -122,10 +123,20 @@ func (b *backend) enter(s *step) error {
 	s.packs = b.packs[s.spec.PackDir]
 	if s.packs == nil {
 		s.packs = pack.NewSet(s.spec.PackDir)
+		if b.fill != nil {
+			s.packs.AddFiller("", b.fill)
+		}
 		b.packs[s.spec.PackDir] = s.packs
 	}
 	b.steps[s.spec.ID] = s
 	return nil
+}
+
+// FillWith is recorder.Filler.FillWith.
+func (b *backend) FillWith(fill pack.Filler) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fill = fill
 }
 
 // leave forgets a step and returns it, or nil if another call was first.

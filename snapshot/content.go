@@ -24,7 +24,7 @@ func fill(f *os.File, packs *pack.Set, n *tree.Node) error {
 		x := &n.Extents[i]
 		hole = x.Pack == ""
 		if !hole {
-			src, err := packs.File(x.Pack)
+			src, err := packs.At(x.Pack, x.Off, x.Len)
 			if err != nil {
 				return err
 			}

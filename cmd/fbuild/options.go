@@ -20,7 +20,7 @@ const nameHint = "for example -t app:1.0 or -t registry.example.com/team/app; na
 func (a *app) options(f *buildFlags, path string) (*build.Options, error) {
 	o := &build.Options{
 		ContextDir: path, Target: f.target, Network: f.network, AddHosts: f.hosts,
-		NoCache: f.noCache, VerifyReproducible: f.reproducible, NoCacheFilter: f.noCacheFilter, Pull: f.pull, Recorder: f.recorder, Check: f.checkLayer, Stdout: a.stdout,
+		NoCache: f.noCache, VerifyReproducible: f.reproducible, NoCacheFilter: f.noCacheFilter, Pull: f.pull, Lazy: f.lazy, Recorder: f.recorder, Check: f.checkLayer, Stdout: a.stdout,
 		Trace: f.trace, TraceNetTTL: f.traceNetTTL, CacheTimes: f.cacheTimes, CacheCheck: f.cacheCheck,
 	}
 	if err := checkContext(path, f.file); err != nil {
@@ -95,6 +95,7 @@ func (f *buildFlags) checkWords() error {
 		{"network", f.network, []string{"default", "host", "none"}},
 		{"recorder", f.recorder, []string{build.RecorderAuto, build.RecorderFUSE, build.RecorderOverlay, build.RecorderWalk}},
 		{"trace", f.trace, []string{build.TraceOn, build.TraceStage, build.TraceOff}},
+		{"lazy", f.lazy, []string{build.LazyOn, build.LazyOff}},
 		{"exit-code", f.exitCode, []string{"build", "run"}},
 		{"call", f.call, []string{"build", "check", "targets"}},
 	} {

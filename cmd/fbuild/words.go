@@ -123,6 +123,7 @@ func hintOf(err error) string {
 		source  *build.ContextError
 		again   *build.IrreproducibleError
 		foreign *build.ForeignError
+		lazy    *build.LazyError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -147,6 +148,10 @@ func hintOf(err error) string {
 		return "only times of files differ: set SOURCE_DATE_EPOCH and write the image with -o type=...,rewrite-timestamp=true"
 	case errors.As(err, &again):
 		return "look for times, random numbers and what comes from the network in what these commands write; nothing was exported"
+	case errors.As(err, &lazy) && lazy.False():
+		return "the registry gave other bytes than the image's manifest promises; nothing of them was used: pull the image anew, or fetch its layers as wholes with --lazy=off"
+	case errors.As(err, &lazy) && errors.Is(err, oci.ErrUnreachable):
+		return "the command needed the registry while it ran: build again when the network is there, which goes on with what was fetched; --lazy=off fetches the base before the first step"
 	case errors.Is(err, oci.ErrUnauthorized):
 		return "fbuild login, or docker login: credentials are read from ~/.docker/config.json, or from the directory in $DOCKER_CONFIG"
 	case errors.Is(err, oci.ErrUnreachable):

@@ -9,8 +9,9 @@
 // mapped; a short read is an error, never zeros.
 //
 // On-disk format: DIR/ID is a finished pack and never changes its bytes; ID is
-// a word for the origin (tar, spool, copy), a dash and 32 hex digits. DIR/ID.part
-// is being written by a process that holds its exclusive flock.
+// a word for the origin (tar, spool, copy, lazy), a dash and 32 hex digits. DIR/ID.part
+// is being written by a process that holds its exclusive flock. A lazy pack (lazy.go)
+// gets its bytes later, each once.
 //
 // Concurrency: a Set and its readers are for any number of goroutines; a Writer
 // for one, but WriteAt of its File may be called from several.
@@ -45,7 +46,7 @@ func Valid(id tree.PackID) bool {
 	if !ok || len(digits) != 32 || strings.Trim(digits, "0123456789abcdef") != "" {
 		return false
 	}
-	return origin == "tar" || origin == "spool" || origin == "copy"
+	return origin == "tar" || origin == "spool" || origin == "copy" || origin == lazyOrigin
 }
 
 // Set gives access to the packs of one directory and keeps a lease on each that
@@ -53,13 +54,15 @@ func Valid(id tree.PackID) bool {
 type Set struct {
 	dir string
 
-	mu    sync.Mutex
-	files map[tree.PackID]*os.File
+	mu      sync.Mutex
+	files   map[tree.PackID]*os.File
+	whole   map[tree.PackID]bool // lazy packs of which nothing is missing
+	fillers []*filler
 }
 
 // NewSet returns a Set over the packs in dir. Nothing is opened yet.
 func NewSet(dir string) *Set {
-	return &Set{dir: dir, files: map[tree.PackID]*os.File{}}
+	return &Set{dir: dir, files: map[tree.PackID]*os.File{}, whole: map[tree.PackID]bool{}}
 }
 
 // Dir returns the directory of the packs.
@@ -77,9 +80,25 @@ func (s *Set) Close() error {
 	return errors.Join(errs...)
 }
 
-// File returns the open, leased pack. The caller must not close it.
-// ErrGone is returned where there is none.
+// File returns the open, leased pack, all of whose bytes may be read. The caller must
+// not close it. ErrGone is returned where there is none, ErrPartial where bytes are missing.
 func (s *Set) File(id tree.PackID) (*os.File, error) {
+	f, err := s.lease(id)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return f, s.checkWhole(id, f)
+}
+
+// Lease keeps a pack, whether or not all of it is here.
+func (s *Set) Lease(id tree.PackID) error {
+	_, err := s.lease(id)
+	return err
+}
+
+func (s *Set) lease(id tree.PackID) (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f := s.files[id]; f != nil {
@@ -88,7 +107,7 @@ func (s *Set) File(id tree.PackID) (*os.File, error) {
 	if !Valid(id) {
 		return nil, fmt.Errorf("open pack %q: not a pack name", id)
 	}
-	f, err := openLeased(filepath.Join(s.dir, string(id)))
+	f, err := openLeased(filepath.Join(s.dir, string(id)), os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -96,8 +115,8 @@ func (s *Set) File(id tree.PackID) (*os.File, error) {
 	return f, nil
 }
 
-func openLeased(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+func openLeased(name string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(name, flags|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("open pack %s: %w", filepath.Base(name), ErrGone)
 	}
@@ -152,17 +171,7 @@ func (s *Set) readExtent(x *tree.Extent, p []byte, skip int64) error {
 		clear(p)
 		return nil
 	}
-	f, err := s.File(x.Pack)
-	if err != nil {
-		return err
-	}
-	if _, err := f.ReadAt(p, x.Off+skip); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return fmt.Errorf("read pack %s at %d: %w", x.Pack, x.Off+skip, err)
-	}
-	return nil
+	return s.Read(x.Pack, p, x.Off+skip)
 }
 
 // Open returns a reader over the bytes of file node n from its start. Its first
@@ -173,7 +182,7 @@ func (s *Set) Open(n *tree.Node) (io.ReadCloser, error) {
 	}
 	for i := range n.Extents {
 		if id := n.Extents[i].Pack; id != "" {
-			if _, err := s.File(id); err != nil {
+			if err := s.Lease(id); err != nil {
 				return nil, err
 			}
 		}
@@ -197,7 +206,8 @@ type Writer struct {
 	done bool
 }
 
-// Create starts a pack in dir; origin is "tar", "spool" or "copy".
+// Create starts a pack in dir; origin is "tar", "spool" or "copy" (CreateLazy for the
+// fourth).
 func Create(dir, origin string) (*Writer, error) {
 	var raw [16]byte
 	if _, err := rand.Read(raw[:]); err != nil {
@@ -269,7 +279,7 @@ func (w *Writer) Abort() {
 
 // Sync makes a committed pack and its name durable.
 func (s *Set) Sync(id tree.PackID) error {
-	f, err := s.File(id)
+	f, err := s.lease(id)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 // does everybody after him.
 func TestDeathEndsEveryCall(t *testing.T) {
 	ours, theirs := net.Pipe()
-	c := NewClient(ours)
+	c := NewClient(ours, nil)
 	done := make(chan error, 1)
 	go func() {
 		_, err := c.Finish(t.Context(), "step")

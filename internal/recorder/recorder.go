@@ -22,6 +22,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/fbuild/fbuild/internal/pack"
 	"github.com/fbuild/fbuild/trace"
 	"github.com/fbuild/fbuild/tree"
 )
@@ -84,11 +85,24 @@ type Backend interface {
 	Close() error
 }
 
+// Filler is a Backend that can serve a tree whose contents are not all here: before the
+// first Mount it is given what gets them from the build (pack.Filler).
+type Filler interface {
+	FillWith(fill pack.Filler)
+}
+
 type request struct {
 	Seq  uint64
-	Op   string // mount, finish, abort
+	Op   string // mount, finish, abort; filled answers a response with Fill
 	ID   string
 	Spec Spec
+	Err  string // of filled
+}
+
+// fill asks the build for bytes of a lazy pack.
+type fill struct {
+	Pack   tree.PackID
+	Off, N int64
 }
 
 type response struct {
@@ -100,6 +114,7 @@ type response struct {
 	Asked   []byte // trace.EncodeQuestions
 	Doubt   string
 	Err     string
+	Fill    *fill // no response but a question: Seq is its own
 }
 
 // Serve answers the client at the other end of conn until it closes its end,
@@ -108,22 +123,87 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, b Backend) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	var mu sync.Mutex
-	enc, dec := gob.NewEncoder(conn), gob.NewDecoder(conn)
+	out := &asking{enc: gob.NewEncoder(conn), waits: map[uint64]chan string{}}
+	if f, ok := b.(Filler); ok {
+		f.FillWith(out.fill)
+	}
+	dec := gob.NewDecoder(conn)
 	for {
 		var req request
 		if err := dec.Decode(&req); err != nil {
 			cancel()
+			out.end()
 			wg.Wait()
 			err = orderly(err)
 			return errors.Join(err, b.Close(), conn.Close())
 		}
-		wg.Go(func() {
-			resp := answer(ctx, b, &req)
-			mu.Lock()
-			defer mu.Unlock()
-			_ = enc.Encode(resp) // a client that is gone ends the loop above
-		})
+		if req.Op == "filled" {
+			out.answered(req.Seq, req.Err)
+			continue
+		}
+		wg.Go(func() { _ = out.send(answer(ctx, b, &req)) }) // a client that is gone ends the loop above
+	}
+}
+
+// asking is a recorder's way to the build: its answers, and its own questions.
+type asking struct {
+	mu    sync.Mutex
+	enc   *gob.Encoder
+	seq   uint64
+	waits map[uint64]chan string
+	over  bool
+}
+
+func (a *asking) send(resp *response) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.enc.Encode(resp)
+}
+
+// fill is a pack.Filler: the build gets the bytes.
+func (a *asking) fill(id tree.PackID, off, n int64) error {
+	w := make(chan string, 1)
+	a.mu.Lock()
+	if a.over {
+		a.mu.Unlock()
+		return errBuildGone
+	}
+	a.seq++
+	a.waits[a.seq] = w
+	err := a.enc.Encode(&response{Seq: a.seq, Fill: &fill{id, off, n}})
+	a.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errBuildGone, err)
+	}
+	text, ok := <-w
+	switch {
+	case !ok:
+		return errBuildGone
+	case text != "":
+		return errors.New(text)
+	}
+	return nil
+}
+
+var errBuildGone = errors.New("the build ended")
+
+func (a *asking) answered(seq uint64, text string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if w := a.waits[seq]; w != nil {
+		delete(a.waits, seq)
+		w <- text
+	}
+}
+
+// end tells everybody who waits that no answer will come.
+func (a *asking) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.over = true
+	for seq, w := range a.waits {
+		delete(a.waits, seq)
+		close(w)
 	}
 }
 
@@ -183,6 +263,8 @@ func ServeFD(ctx context.Context, b Backend) error {
 type Client struct {
 	conn io.ReadWriteCloser
 	done chan struct{}
+	fill pack.Filler    // nil for none
+	asks sync.WaitGroup // questions of the recorder that are being answered
 
 	mu    sync.Mutex
 	enc   *gob.Encoder
@@ -191,9 +273,11 @@ type Client struct {
 	dead  bool
 }
 
-// NewClient talks to the recorder at the other end of conn and owns conn.
-func NewClient(conn io.ReadWriteCloser) *Client {
-	c := &Client{conn: conn, done: make(chan struct{}), enc: gob.NewEncoder(conn), waits: map[uint64]chan *response{}}
+// NewClient talks to the recorder at the other end of conn and owns conn. fill, if not
+// nil, gets contents that the recorder lacks, and may be called any number of times at
+// once.
+func NewClient(conn io.ReadWriteCloser, fill pack.Filler) *Client {
+	c := &Client{conn: conn, done: make(chan struct{}), enc: gob.NewEncoder(conn), waits: map[uint64]chan *response{}, fill: fill}
 	go c.read()
 	return c
 }
@@ -206,6 +290,10 @@ func (c *Client) read() {
 		if dec.Decode(resp) != nil {
 			return
 		}
+		if resp.Fill != nil {
+			c.asks.Go(func() { c.filled(resp) })
+			continue
+		}
 		c.mu.Lock()
 		w := c.waits[resp.Seq]
 		delete(c.waits, resp.Seq)
@@ -214,6 +302,21 @@ func (c *Client) read() {
 			w <- resp
 		}
 	}
+}
+
+// filled answers a question of the recorder.
+func (c *Client) filled(resp *response) {
+	req := request{Seq: resp.Seq, Op: "filled"}
+	err := pack.ErrPartial
+	if c.fill != nil {
+		err = c.fill(resp.Fill.Pack, resp.Fill.Off, resp.Fill.N)
+	}
+	if err != nil {
+		req.Err = err.Error()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_ = c.enc.Encode(&req) // a recorder that is gone waits for nothing
 }
 
 // died tells everybody who waits that no answer will come.
@@ -298,5 +401,6 @@ func (c *Client) Dead() <-chan struct{} { return c.done }
 func (c *Client) Close() error {
 	err := c.conn.Close()
 	<-c.done
+	c.asks.Wait()
 	return err
 }

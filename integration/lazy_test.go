@@ -1,0 +1,117 @@
+//go:build integration
+
+package integration
+
+import (
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// lazyRegistry serves a seekable base and counts what of its layers goes out.
+type lazyRegistry struct {
+	*registryServer
+	sent  atomic.Int64
+	mu    sync.Mutex
+	spoil func(w http.ResponseWriter, r *http.Request) bool // may answer for a blob itself
+}
+
+type countingWriter struct {
+	http.ResponseWriter
+	sent *atomic.Int64
+}
+
+func (w countingWriter) Write(p []byte) (int, error) {
+	w.sent.Add(int64(len(p)))
+	return w.ResponseWriter.Write(p)
+}
+
+func newLazyRegistry() *lazyRegistry {
+	reg := &lazyRegistry{}
+	reg.registryServer = newRegistry(registryOptions{lie: func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/blobs/") {
+			return false
+		}
+		reg.mu.Lock()
+		spoil := reg.spoil
+		reg.mu.Unlock()
+		if spoil == nil || !spoil(w, r) {
+			reg.handler.ServeHTTP(countingWriter{w, &reg.sent}, r)
+		}
+		return true
+	}})
+	return reg
+}
+
+func (reg *lazyRegistry) spoils(fn func(w http.ResponseWriter, r *http.Request) bool) {
+	reg.mu.Lock()
+	defer reg.mu.Unlock()
+	reg.spoil = fn
+}
+
+// lazyBase makes HOST/base with 8 MiB in one file and a few small ones, on a store of its
+// own.
+func (reg *lazyRegistry) lazyBase(h *home, form string) {
+	if err := reg.add("busybox", filepath.Join(suite.bases, "busybox")); err != nil {
+		h.t.Fatal(err)
+	}
+	h.dockerfile("FROM "+reg.host()+"/busybox",
+		"RUN mkdir /data && for i in 1 2 3 4 5 6 7 8; do dd if=/dev/urandom of=/data/big$i bs=1M count=1 2>/dev/null; echo small$i > /data/small$i; done"+
+			" && cat /data/big? > /data/big && rm /data/big? && ln /data/small1 /data/link && ln -s small2 /data/symlink")
+	h.ok(h.machine("maker", "-o", "type=registry,name="+reg.host()+"/base,force-compression=true,compression="+form)...)
+	reg.sent.Store(0)
+}
+
+// TestLazyBase: of a seekable base a build fetches what its steps read, and what they
+// write is the same as on a base that was fetched as a whole.
+func TestLazyBase(t *testing.T) {
+	for _, l := range legs(t.Name()) {
+		for _, form := range []string{"estargz", "zstd:chunked"} {
+			t.Run(l.String()+"/"+strings.ReplaceAll(form, ":", "-"), func(t *testing.T) { testLazyBase(t, l, form) })
+		}
+	}
+}
+
+func testLazyBase(t *testing.T, l leg, form string) {
+	reg := newLazyRegistry()
+	defer reg.close()
+	h := newHome(t, l)
+	reg.lazyBase(h, form)
+	h.dockerfile("FROM "+reg.host()+"/base AS a", "RUN cat /data/small3 /data/symlink > /out && chmod 600 /data/link && ls -l /data",
+		"FROM scratch", "COPY --from=a /out /data/small1 /")
+	h.ok("build", "--push", "-t", reg.host()+"/app:1", ".")
+	if got := reg.sent.Load(); l.recorder == "fuse" && got > 3<<20 {
+		t.Errorf("blobs sent for a few small files and a shell: got %d bytes, want less than 3 MiB of 9", got)
+	}
+	reg.forget()
+	h.ok("build", "--push", "-t", reg.host()+"/app:1", ".")
+	if n := reg.count("GET /v2/base/blobs/"); n != 0 {
+		t.Errorf("a build with everything cached: got %d requests for blobs of the base, want none", n)
+	}
+	sent := reg.sent.Load()
+	h.dockerfile("FROM "+reg.host()+"/base", "RUN cat /data/small3 /data/symlink > /out2; mv /data/small5 /moved", "RUN sha256sum /data/big > /sum")
+	h.ok("build", "--push", "-t", reg.host()+"/app:2", ".")
+	if got := reg.sent.Load() - sent; l.recorder == "fuse" && got < 8<<20 {
+		t.Errorf("blobs sent for all of the large file: got %d bytes, want more than 8 MiB", got)
+	}
+	h.ok("cache", "verify")
+	h.ok(h.machine("whole", "--lazy=off", "--push", "-t", reg.host()+"/app:3")...)
+	var lists []listing
+	for _, name := range []string{"app:2", "app:3"} {
+		img, err := reg.pull(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		li, err := list(img)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lists = append(lists, li)
+	}
+	if diff := diffListings(lists[0], lists[1], nil); diff != "" {
+		t.Errorf("images on a lazy and on a whole base differ (-lazy +whole):\n%s", diff)
+	}
+}
