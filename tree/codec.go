@@ -35,20 +35,27 @@ var ErrCorrupt = errors.New("corrupt layer index")
 
 // Encode writes changes in the on-disk form.
 func Encode(cs Changes) []byte {
-	e := encoder{b: make([]byte, 0, 64*len(cs)), packs: map[PackID]int{}, nodes: make(map[*Node]int, len(cs))}
+	// What stands in front is known last: most often it fits into the room left for it.
+	const front = 512
+	e := encoder{b: make([]byte, front, front+sha256.Size+64*len(cs)), packs: map[PackID]int{}, nodes: make(map[*Node]int, len(cs))}
 	var prev string
 	for i := range cs {
 		e.change(i, &cs[i], prev)
 		prev = cs[i].Path
 	}
 	body := e.b
-	e.b = append(make([]byte, 0, len(body)+64+len(e.order)*80), magic...)
+	e.b = append(make([]byte, 0, front), magic...)
 	e.uint(uint64(len(e.order)))
 	for _, p := range e.order {
 		e.string(string(p))
 	}
 	e.uint(uint64(len(cs)))
-	e.b = append(e.b, body...)
+	if at := front - len(e.b); at >= 0 {
+		copy(body[at:], e.b)
+		e.b = body[at:]
+	} else {
+		e.b = append(e.b, body[front:]...)
+	}
 	sum := sha256.Sum256(e.b)
 	return append(e.b, sum[:]...)
 }

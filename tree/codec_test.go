@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"testing"
@@ -113,4 +114,20 @@ func FuzzDecode(f *testing.F) {
 		}
 		checkLazy(t, Empty(), append(slices.Clip(b), sum[:]...))
 	})
+}
+
+// The list of packs stands in front of all, however long it is.
+func TestCodecOfManyPacks(t *testing.T) {
+	for _, count := range []int{1, 11, 12, 13, 14, 300} {
+		var want Changes
+		for k := range count {
+			x := Extent{Pack: PackID(fmt.Sprintf("tar-%032d", k)), Len: 1}
+			want = append(want, Change{Path: fmt.Sprintf("%03d", k), Node: &Node{Kind: File, Size: 1, Extents: []Extent{x}}})
+		}
+		got, err := Decode(Encode(want))
+		must(t, err)
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(Node{})); diff != "" {
+			t.Errorf("%d packs: %s", count, diff)
+		}
+	}
 }

@@ -3,7 +3,9 @@ package recorder
 import (
 	"encoding/gob"
 	"errors"
+	"math"
 	"net"
+	"runtime/debug"
 	"testing"
 	"time"
 )
@@ -41,4 +43,31 @@ func TestDeathEndsEveryCall(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// The collector rests while a step ends, and works again, with what was set before,
+// when the last of them is over.
+func TestCollectorRestsWhileStepsEnd(t *testing.T) {
+	before := debug.SetGCPercent(73)
+	defer debug.SetGCPercent(before)
+	var c collector
+	c.pause()
+	c.pause()
+	c.resume()
+	if got := percent(); got != -1 {
+		t.Errorf("while one step ends: got %d%%, want -1", got)
+	}
+	c.resume()
+	if got := percent(); got != 73 {
+		t.Errorf("after all: got %d%%, want 73", got)
+	}
+	if got := debug.SetMemoryLimit(-1); got != math.MaxInt64 {
+		t.Errorf("memory limit: got %d, want none", got)
+	}
+}
+
+func percent() int {
+	p := debug.SetGCPercent(-1)
+	debug.SetGCPercent(p)
+	return p
 }

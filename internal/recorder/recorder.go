@@ -120,6 +120,12 @@ type response struct {
 // Serve answers the client at the other end of conn until it closes its end,
 // then closes the backend.
 func Serve(ctx context.Context, conn io.ReadWriteCloser, b Backend) error {
+	return serve(ctx, conn, b, func() func() { return func() {} })
+}
+
+// serve is Serve. ending is called when the end of a step begins, and what it returns
+// when that was answered.
+func serve(ctx context.Context, conn io.ReadWriteCloser, b Backend, ending func() (ended func())) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -141,7 +147,12 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, b Backend) error {
 			out.answered(req.Seq, req.Err)
 			continue
 		}
-		wg.Go(func() { _ = out.send(answer(ctx, b, &req)) }) // a client that is gone ends the loop above
+		wg.Go(func() {
+			if req.Op == "finish" {
+				defer ending()()
+			}
+			_ = out.send(answer(ctx, b, &req)) // a client that is gone ends the loop above
+		})
 	}
 }
 
@@ -256,7 +267,11 @@ func ServeFD(ctx context.Context, b Backend) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	return Serve(ctx, conn, b)
+	var c collector
+	return serve(ctx, conn, b, func() func() {
+		c.pause()
+		return c.resume
+	})
 }
 
 // Client is a build's end of the conversation.
