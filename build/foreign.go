@@ -1,6 +1,7 @@
 package build
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -36,14 +37,40 @@ func (e *ForeignError) Error() string {
 // Unwrap is what the kernel said.
 func (e *ForeignError) Unwrap() error { return e.Err }
 
-// foreign returns the error of a command that cannot run here because of the stage's
-// architecture; nil where it can, or might.
-func foreign(c v1.ConfigFile) error {
+// runs sees to it that commands of a stage's architecture run, with an emulator of this
+// host where the kernel has none for it. Where nobody knows, the command tells.
+func (r *runner) runs(ctx context.Context, c v1.ConfigFile) error {
 	p := v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant}
 	how := exec.ForeignTo(p.Architecture)
-	if p.OS != "linux" || how == exec.Unhandled || how == exec.Unfixed {
+	switch {
+	case p.OS != "linux":
+		return &ForeignError{Platform: p, How: exec.Unhandled}
+	case how == exec.Native || how == exec.Emulated:
+		return nil
+	}
+	path := exec.FindEmulator(p.Architecture)
+	if path == "" {
+		if how == exec.Unknown {
+			return nil
+		}
 		return &ForeignError{Platform: p, How: how}
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.emulated[p.Architecture] {
+		return nil
+	}
+	box, err := r.open(ctx)
+	if err != nil {
+		return err
+	}
+	if err := box.Emulate(p.Architecture, path); err != nil {
+		return &ForeignError{Platform: p, How: how, Err: err}
+	}
+	if r.emulated == nil {
+		r.emulated = map[string]bool{}
+	}
+	r.emulated[p.Architecture] = true
 	return nil
 }
 

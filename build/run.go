@@ -106,11 +106,11 @@ func (b *builder) runKey(s *state, in *dockerfile.Run, network string) Key {
 // runCommand runs the step on the chosen recorder, and with --recorder=auto again on
 // the next one down the ladder if the recorder, not the command, failed.
 func (b *builder) runCommand(ctx context.Context, s *state, in *dockerfile.Run, network string, mounts *mountSet) (*ran, error) {
-	if err := foreign(s.cfg); err != nil {
-		return nil, err
-	}
 	kind, err := b.run.kind(ctx, b)
 	if err != nil {
+		return nil, err
+	}
+	if err := b.run.runs(ctx, s.cfg); err != nil {
 		return nil, err
 	}
 	if err := mounts.fill(ctx); err != nil {

@@ -37,6 +37,8 @@ type keeper struct {
 	chroot bool
 	placed map[uint64][]abandoned // what A has in roots, by its number for them; of serve
 
+	handlers int // a binfmt_misc of this namespace, 0 for none; of serve
+
 	mu   sync.Mutex
 	pids map[int]uint64 // children by pid; INVARIANT: a pid is here until it was reaped, so that a kill never hits another process
 	ids  map[uint64]int
@@ -142,6 +144,8 @@ func (k *keeper) serve() {
 			k.kill(req.ID)
 		case "placed":
 			k.placed[req.ID] = append(k.placed[req.ID], *req.Placed)
+		case "emulate":
+			k.emulateFor(req)
 		case "taken":
 			delete(k.placed, req.ID)
 		}

@@ -19,11 +19,12 @@ const (
 
 // request is what A asks of K. The files of a start come with it: stdout, stderr, then those that become descriptor 3 and on.
 type request struct {
-	Op     string // start, kill; placed, taken
-	ID     uint64
-	Name   string
-	Flags  uintptr    // namespaces of the child (CLONE_NEW*)
-	Placed *abandoned `json:",omitempty"`
+	Op       string // start, kill; placed, taken; emulate
+	ID       uint64
+	Name     string
+	Flags    uintptr    // namespaces of the child (CLONE_NEW*)
+	Placed   *abandoned `json:",omitempty"`
+	Emulator *emulator  `json:",omitempty"`
 }
 
 // reply is what K tells A.

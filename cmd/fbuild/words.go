@@ -94,8 +94,8 @@ func printable(s string) string {
 
 // foreignHint says how commands of another architecture can be run, or done without.
 func foreignHint(e *build.ForeignError) string {
-	return fmt.Sprintf("cross-compile: FROM --platform=$BUILDPLATFORM for the stages that run commands, which find $TARGETARCH after an ARG; or have root register QEMU for %s with the flag F: the package qemu-user-static (qemu-user-binfmt) does, or docker run --privileged tonistiigi/binfmt --install %s",
-		e.Platform.Architecture, e.Platform.Architecture)
+	return fmt.Sprintf("cross-compile: FROM --platform=$BUILDPLATFORM for the stages that run commands, which find $TARGETARCH after an ARG; or install QEMU (the package qemu-user-static): since Linux 6.7 a static %s in PATH is enough, before it root has to register it in binfmt_misc with the flag F",
+		exec.EmulatorName(e.Platform.Architecture))
 }
 
 // oneLine shortens an instruction for a message.
