@@ -89,7 +89,7 @@ type Options struct {
 	// SingleSnapshot makes one layer of all that the build adds to its base.
 	SingleSnapshot bool
 	// Lazy says whether contents of base layers with a table of contents are fetched as
-	// they are read: LazyOn ("" is the same) or LazyOff.
+	// they are read: LazyOn ("" is the same), LazyAll or LazyOff.
 	Lazy    string
 	Epoch   *time.Time
 	Outputs []Output
@@ -263,6 +263,7 @@ func newBuilder(ctx, stepCtx context.Context, cancel context.CancelCauseFunc, o 
 // returns the error that the build ends with.
 func (b *builder) end(ctx context.Context, res *Result, err error) error {
 	b.early.wait()
+	b.endAhead()
 	b.background.Wait()
 	err = errors.Join(b.firstError(err), b.frames.close(), b.run.close(context.WithoutCancel(ctx), b), b.closeLazies(), removeTemp(b.temp))
 	b.keepReport(res, err)

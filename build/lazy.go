@@ -30,6 +30,7 @@ const kindLazy = cache.KindLazy
 // The values of Options.Lazy.
 const (
 	LazyOn  = "on"  // contents of seekable layers are fetched as they are read
+	LazyAll = "all" // and the others meanwhile, as long as steps run
 	LazyOff = "off" // layers are fetched as wholes
 )
 
@@ -58,6 +59,10 @@ type lazies struct {
 	list []*lazyLayer
 	step *progress.Step // shows what is fetched; nil until something is
 	err  error          // the first failure
+
+	ahead sync.WaitGroup // fetching that nobody waits for
+	stops []func()       // ends it
+	over  bool           // the steps are
 }
 
 // openLazy makes the changes of a seekable layer known without fetching it. Whatever
@@ -83,6 +88,9 @@ func (l *fsLayer) openLazy(ctx context.Context, b *builder) bool {
 	b.lazies.mu.Lock()
 	defer b.lazies.mu.Unlock()
 	b.lazies.list = append(b.lazies.list, z)
+	if b.opts.Lazy == LazyAll {
+		z.behind(z.all())
+	}
 	return true
 }
 

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,16 +65,20 @@ type lazyLayer struct {
 
 // fill is the layer's pack.Filler.
 func (z *lazyLayer) fill(_ tree.PackID, off, n int64) error {
-	k := sort.Search(len(z.chunks), func(k int) bool { return z.chunks[k].Off+z.chunks[k].Size > off })
-	var want []int
-	for ; k < len(z.chunks) && z.chunks[k].Off < off+n; k++ {
-		want = append(want, k)
-	}
-	err := z.get(z.b.stepCtx, want)
+	err := z.get(z.b.stepCtx, z.chunksOf(off, n))
 	if err != nil && z.b.stepCtx.Err() == nil {
 		err = z.failed(err)
 	}
 	return err
+}
+
+// chunksOf are the chunks of n bytes at off of the pack.
+func (z *lazyLayer) chunksOf(off, n int64) (list []int) {
+	k := sort.Search(len(z.chunks), func(k int) bool { return z.chunks[k].Off+z.chunks[k].Size > off })
+	for ; k < len(z.chunks) && z.chunks[k].Off < off+n; k++ {
+		list = append(list, k)
+	}
+	return list
 }
 
 // failed keeps the first failure for the build's message.
@@ -97,19 +102,15 @@ func (z *lazyLayer) get(ctx context.Context, want []int) error {
 		if err := z.b.lazyFailure(); err != nil {
 			return err // nobody waits for the same once more
 		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		mine, wait, err := z.claim(want)
 		if err != nil {
 			return err
 		}
 		if len(mine) > 0 {
-			err := z.fetch(ctx, mine)
-			z.mu.Lock()
-			for _, k := range mine {
-				close(z.coming[k])
-				delete(z.coming, k)
-			}
-			z.mu.Unlock()
-			if err != nil {
+			if err := z.fetch(ctx, mine); err != nil {
 				return err
 			}
 		}
@@ -129,6 +130,16 @@ func (z *lazyLayer) get(ctx context.Context, want []int) error {
 func (z *lazyLayer) claim(want []int) (mine []int, wait <-chan struct{}, err error) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	mine, wait, err = z.missing(want)
+	for _, k := range mine {
+		z.coming[k] = make(chan struct{})
+	}
+	return mine, wait, err
+}
+
+// missing are those chunks that are not here; of those that somebody fetches there is only
+// what to wait for. The caller holds mu.
+func (z *lazyLayer) missing(want []int) (list []int, wait <-chan struct{}, err error) {
 	for _, k := range want {
 		here, err := z.file.Here(z.chunks[k].Off, z.chunks[k].Size)
 		if err != nil {
@@ -141,19 +152,39 @@ func (z *lazyLayer) claim(want []int) (mine []int, wait <-chan struct{}, err err
 			wait = ch
 			continue
 		}
-		mine = append(mine, k)
+		list = append(list, k)
 	}
-	for _, k := range mine {
-		z.coming[k] = make(chan struct{})
-	}
-	return mine, wait, nil
+	return list, wait, nil
 }
 
-// fetch gets chunks, those that lie near each other with one request.
+// fetch gets chunks that are the caller's.
 func (z *lazyLayer) fetch(ctx context.Context, list []int) error {
-	slices.SortFunc(list, func(a, b int) int { return int(z.chunks[a].Blob - z.chunks[b].Blob) })
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelFetches)
+	for _, part := range z.parts(list) {
+		g.Go(func() error {
+			defer z.arrived(part)
+			return z.fetchRange(ctx, part)
+		})
+	}
+	return g.Wait()
+}
+
+// arrived wakes those who wait for chunks, whether these came or not.
+func (z *lazyLayer) arrived(list []int) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for _, k := range list {
+		close(z.coming[k])
+		delete(z.coming, k)
+	}
+}
+
+// parts divides chunks into those that are fetched with one request: which lie near each
+// other in the blob.
+func (z *lazyLayer) parts(list []int) [][]int {
+	slices.SortFunc(list, func(a, b int) int { return cmp.Compare(z.chunks[a].Blob, z.chunks[b].Blob) })
+	var out [][]int
 	for len(list) > 0 {
 		n := 1
 		first := &z.chunks[list[0]]
@@ -163,9 +194,28 @@ func (z *lazyLayer) fetch(ctx context.Context, list []int) error {
 				break
 			}
 		}
-		part := list[:n]
-		list = list[n:]
-		g.Go(func() error { return z.fetchRange(ctx, part) })
+		out, list = append(out, list[:n]), list[n:]
+	}
+	return out
+}
+
+// sweep gets many chunks in the order of the blob. Nobody who needs one of them waits for
+// more than the request that it is in.
+func (z *lazyLayer) sweep(ctx context.Context, list []int) error {
+	var missing []int
+	for _, k := range list {
+		here, err := z.file.Here(z.chunks[k].Off, z.chunks[k].Size)
+		if err != nil {
+			return err
+		}
+		if !here {
+			missing = append(missing, k)
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelFetches)
+	for _, part := range z.parts(missing) {
+		g.Go(func() error { return z.get(ctx, part) })
 	}
 	return g.Wait()
 }
@@ -288,17 +338,22 @@ func (z *lazyLayer) complete(ctx context.Context) error {
 	if whole, err := z.file.Whole(); whole || err != nil {
 		return err
 	}
-	all := make([]int, len(z.chunks))
-	for k := range all {
-		all[k] = k
-	}
-	if err := z.get(ctx, all); err != nil {
+	if err := z.sweep(ctx, z.all()); err != nil {
 		if ctx.Err() != nil {
 			return err
 		}
 		return z.failed(err)
 	}
 	return z.file.Finish()
+}
+
+// all are the chunks of the layer.
+func (z *lazyLayer) all() []int {
+	list := make([]int, len(z.chunks))
+	for k := range list {
+		list[k] = k
+	}
+	return list
 }
 
 // finish makes the pack a whole one if nothing is missing, and closes what was opened.

@@ -65,6 +65,7 @@ func (r *stageRun) runStep(ctx context.Context, s *state, in *dockerfile.Run, st
 		}
 		step.Note(r.rep.note())
 	}
+	tr.foresee(ctx)
 	out, err := b.runCommand(ctx, s, in, network, mounts)
 	if err != nil {
 		unlock()

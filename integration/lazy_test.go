@@ -3,7 +3,11 @@
 package integration
 
 import (
+	"bytes"
+	"fmt"
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -55,12 +59,15 @@ func (reg *lazyRegistry) spoils(fn func(w http.ResponseWriter, r *http.Request) 
 // lazyBase makes HOST/base with 8 MiB in one file and a few small ones, on a store of its
 // own.
 func (reg *lazyRegistry) lazyBase(h *home, form string) {
+	reg.makeBase(h, form, "RUN mkdir /data && for i in 1 2 3 4 5 6 7 8; do dd if=/dev/urandom of=/data/big$i bs=1M count=1 2>/dev/null; echo small$i > /data/small$i; done"+
+			" && cat /data/big? > /data/big && rm /data/big? && ln /data/small1 /data/link && ln -s small2 /data/symlink")
+}
+
+func (reg *lazyRegistry) makeBase(h *home, form, run string) {
 	if err := reg.add("busybox", filepath.Join(suite.bases, "busybox")); err != nil {
 		h.t.Fatal(err)
 	}
-	h.dockerfile("FROM "+reg.host()+"/busybox",
-		"RUN mkdir /data && for i in 1 2 3 4 5 6 7 8; do dd if=/dev/urandom of=/data/big$i bs=1M count=1 2>/dev/null; echo small$i > /data/small$i; done"+
-			" && cat /data/big? > /data/big && rm /data/big? && ln /data/small1 /data/link && ln -s small2 /data/symlink")
+	h.dockerfile("FROM "+reg.host()+"/busybox", run)
 	h.ok(h.machine("maker", "-o", "type=registry,name="+reg.host()+"/base,force-compression=true,compression="+form)...)
 	reg.sent.Store(0)
 }
@@ -114,4 +121,125 @@ func testLazyBase(t *testing.T, l leg, form string) {
 	if diff := diffListings(lists[0], lists[1], nil); diff != "" {
 		t.Errorf("images on a lazy and on a whole base differ (-lazy +whole):\n%s", diff)
 	}
+}
+
+// TestLazyAhead: what an earlier run of a step read of a base, it gets of the next one in
+// a few requests, before it asks.
+func TestLazyAhead(t *testing.T) {
+	for _, l := range coveringLegs("fuse") {
+		if l.recorder != "fuse" {
+			continue
+		}
+		reg := newLazyRegistry()
+		defer reg.close()
+		h := newHome(t, l)
+		const files = "RUN mkdir /many && for i in $(seq 150); do echo $i > /many/$i; done; echo "
+		reg.makeBase(h, "estargz", files+"first > /many/1")
+		app := []string{"FROM " + reg.host() + "/base", "RUN cat /many/* > /out"}
+		h.dockerfile(app...)
+		reg.forget()
+		h.ok("build", "--push", "-t", reg.host()+"/app:1", ".")
+		if n := reg.count("GET /v2/base/blobs/"); n < 150 {
+			t.Errorf("the first build: got %d requests for blobs, want one for each file", n)
+		}
+		reg.makeBase(h, "estargz", files+"second > /many/1")
+		h.dockerfile(app...)
+		reg.forget()
+		h.ok("build", "--pull", "--push", "-t", reg.host()+"/app:2", ".")
+		if n := reg.count("GET /v2/base/blobs/"); n > 40 {
+			t.Errorf("on the next base: got %d requests for blobs, want at most 40", n)
+		}
+	}
+}
+
+// inRange reports whether a request is for a part of a blob.
+func inRange(r *http.Request) bool { return r.Header.Get("Range") != "" }
+
+// TestLazyHostile: a registry that lies, cuts or is gone while a step reads. No false byte
+// reaches the step: it fails loudly, whatever the command makes of its error.
+func TestLazyHostile(t *testing.T) {
+	for _, l := range coveringLegs("fuse") {
+		if l.recorder == "fuse" {
+			testLazyHostile(t, l)
+		}
+	}
+}
+
+func testLazyHostile(t *testing.T, l leg) {
+	reg := newLazyRegistry()
+	defer reg.close()
+	h := newHome(t, l)
+	reg.lazyBase(h, "estargz")
+	h.dockerfile("FROM "+reg.host()+"/base", "RUN echo the table, busybox and nothing else")
+	h.ok("build", "--push", "-t", reg.host()+"/app", ".")
+	reads := func(n int) {
+		h.dockerfile("FROM "+reg.host()+"/base", fmt.Sprintf("RUN cat /data/small%d > /out || true; grep -q small%d /out", n, n))
+	}
+	served := func(r *http.Request) *httptest.ResponseRecorder {
+		rec := httptest.NewRecorder()
+		reg.handler.ServeHTTP(rec, r)
+		return rec
+	}
+	answer := func(w http.ResponseWriter, rec *httptest.ResponseRecorder, body []byte) bool {
+		maps.Copy(w.Header(), rec.Header())
+		w.WriteHeader(rec.Code)
+		_, _ = w.Write(body)
+		return true
+	}
+	for n, tt := range []struct {
+		name       string
+		spoil      func(w http.ResponseWriter, r *http.Request) bool
+		want, hint string // "" for a build that succeeds
+	}{
+		{"other bytes", func(w http.ResponseWriter, r *http.Request) bool {
+			if !inRange(r) {
+				return false
+			}
+			rec := served(r)
+			body := bytes.Clone(rec.Body.Bytes())
+			for i := range body {
+				body[i] ^= 0x55
+			}
+			return answer(w, rec, body)
+		}, "fetch contents of layer sha256:", "--lazy=off"},
+		{"another range", func(w http.ResponseWriter, r *http.Request) bool {
+			if !inRange(r) {
+				return false
+			}
+			r.Header.Set("Range", "bytes=0-99")
+			rec := served(r)
+			return answer(w, rec, rec.Body.Bytes())
+		}, "another range", "--lazy=off"},
+		{"gone", func(w http.ResponseWriter, r *http.Request) bool {
+			w.WriteHeader(http.StatusNotFound)
+			return true
+		}, "Not Found", "--lazy=off"},
+		{"cut", func(w http.ResponseWriter, r *http.Request) bool {
+			rec := served(r)
+			if inRange(r) && rec.Body.Len() > 40 {
+				answer(w, rec, rec.Body.Bytes()[:rec.Body.Len()-40])
+				_ = http.NewResponseController(w).Flush()
+				panic(http.ErrAbortHandler)
+			}
+			return answer(w, rec, rec.Body.Bytes())
+		}, "", ""},
+		{"no parts", func(w http.ResponseWriter, r *http.Request) bool {
+			r.Header.Del("Range")
+			return false
+		}, "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h.t = t
+			reads(n + 1)
+			reg.spoils(tt.spoil)
+			if tt.want != "" {
+				h.fails(1, tt.want, tt.hint, "build", "--push", "-t", reg.host()+"/app", ".")
+				reg.spoils(nil)
+			}
+			h.ok("build", "--push", "-t", reg.host()+"/app", ".")
+			reg.spoils(nil)
+		})
+	}
+	h.t = t
+	h.ok("cache", "verify")
 }

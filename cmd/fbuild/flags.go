@@ -59,7 +59,7 @@ func (f *buildFlags) define(cmd *cobra.Command) {
 	fl.BoolVar(&f.cacheCheck, "cache-check", os.Getenv("FBUILD_CACHE_CHECK") == "1", "run such steps all the same, and fail if one gives something else")
 	fl.BoolVar(&f.reproducible, "verify-reproducible", false, "build twice, the second time without any cache, and fail if a step makes other files")
 	fl.BoolVar(&f.pull, "pull", false, "ask the registry again for base images")
-	fl.StringVar(&f.lazy, "lazy", build.LazyOn, "contents of seekable base layers (eStargz, zstd:chunked) are fetched as they are read: on or off")
+	fl.StringVar(&f.lazy, "lazy", build.LazyOn, "contents of seekable base layers (eStargz, zstd:chunked) are fetched as they are read: on, all (the rest too, while steps run) or off")
 	fl.StringVar(&f.network, "network", "default", "network of RUN: default, host or none")
 	fl.StringArrayVarP(&f.outputs, "output", "o", nil, "where the result goes (type=docker|oci|tar|local|image|registry,dest=PATH)")
 	fl.BoolVar(&f.push, "push", false, "push the image; short for -o type=registry")

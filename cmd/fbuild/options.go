@@ -95,7 +95,7 @@ func (f *buildFlags) checkWords() error {
 		{"network", f.network, []string{"default", "host", "none"}},
 		{"recorder", f.recorder, []string{build.RecorderAuto, build.RecorderFUSE, build.RecorderOverlay, build.RecorderWalk}},
 		{"trace", f.trace, []string{build.TraceOn, build.TraceStage, build.TraceOff}},
-		{"lazy", f.lazy, []string{build.LazyOn, build.LazyOff}},
+		{"lazy", f.lazy, []string{build.LazyOn, build.LazyAll, build.LazyOff}},
 		{"exit-code", f.exitCode, []string{"build", "run"}},
 		{"call", f.call, []string{"build", "check", "targets"}},
 	} {

@@ -150,7 +150,7 @@ func hintOf(err error) string {
 		return "look for times, random numbers and what comes from the network in what these commands write; nothing was exported"
 	case errors.As(err, &lazy) && lazy.False():
 		return "the registry gave other bytes than the image's manifest promises; nothing of them was used: pull the image anew, or fetch its layers as wholes with --lazy=off"
-	case errors.As(err, &lazy) && errors.Is(err, oci.ErrUnreachable):
+	case errors.As(err, &lazy) && !errors.Is(err, oci.ErrUnauthorized) && !errors.Is(err, unix.ENOSPC):
 		return "the command needed the registry while it ran: build again when the network is there, which goes on with what was fetched; --lazy=off fetches the base before the first step"
 	case errors.Is(err, oci.ErrUnauthorized):
 		return "fbuild login, or docker login: credentials are read from ~/.docker/config.json, or from the directory in $DOCKER_CONFIG"
