@@ -44,8 +44,11 @@ type Output struct {
 	Tar              bool   // of OutputOCI: a tar, else a directory
 	RewriteTimestamp bool   // times in our layers are at most SOURCE_DATE_EPOCH
 	DockerMediaTypes bool
-	Compression      Compression  // of an image
-	Annotations      []Annotation // beside the ones of the build
+	// ByDigest pushes without tags: Name is repositories then. Canonical names the image
+	// in the store with its digest as well.
+	ByDigest, Canonical bool
+	Compression         Compression  // of an image
+	Annotations         []Annotation // beside the ones of the build
 	// Load takes the archive of an OutputDocker that has no Dest. It calls write
 	// once, with where the archive goes, and returns when its reader has taken it.
 	Load func(ctx context.Context, step *progress.Step, write func(io.Writer) error) error
@@ -261,7 +264,11 @@ func (b *builder) name(img oci.Writable, o Output, res *Result, step *progress.S
 			}
 		}
 	}
-	for _, name := range b.names(o) {
+	names := b.finalNames(o, img)
+	if o.Canonical && !o.ByDigest {
+		names = append(slices.Clone(names), byDigest(names, img)...)
+	}
+	for _, name := range names {
 		if err := b.store.Tag(name, img.Root()); err != nil {
 			return err
 		}
@@ -274,6 +281,25 @@ func (b *builder) name(img oci.Writable, o Output, res *Result, step *progress.S
 }
 
 func (b *builder) names(o Output) []string { return outputNames(o, b.opts.Tags) }
+
+// finalNames are names, or the digest in their repositories.
+func (b *builder) finalNames(o Output, img oci.Writable) []string {
+	if o.ByDigest {
+		return byDigest(b.names(o), img)
+	}
+	return b.names(o)
+}
+
+func byDigest(names []string, img oci.Writable) []string {
+	var out []string
+	for _, n := range names {
+		if ref, err := oci.ParseRef(n); err == nil {
+			n = strings.TrimSuffix(oci.FullName(ref), ":"+ref.Identifier()) + "@" + img.Root().Digest.String()
+		}
+		out = append(out, n)
+	}
+	return out
+}
 
 // outputNames are the names that an image gets in an output.
 func outputNames(o Output, tags []string) []string {
@@ -288,16 +314,17 @@ func (b *builder) write(ctx context.Context, img oci.Writable, o Output, res *Re
 	switch {
 	case o.Type == OutputRegistry:
 		b.early.wait()
-		d, err := b.opts.Remote.Push(ctx, b.names(o), img, func(st oci.Status) {
+		names := b.finalNames(o, img)
+		d, err := b.opts.Remote.Push(ctx, names, img, func(st oci.Status) {
 			showPush(step, st)
 		})
 		if err != nil {
 			return err
 		}
-		res.Names = append(res.Names, b.names(o)...)
-		for _, name := range b.names(o) {
+		res.Names = append(res.Names, names...)
+		for _, name := range names {
 			res.Pushed[name] = string(d)
-			step.Status("pushing manifest for "+name+"@"+string(d), 0, 0, true)
+			step.Status("pushing manifest for "+strings.TrimSuffix(name, "@"+string(d))+"@"+string(d), 0, 0, true)
 		}
 		return nil
 	case o.Type == OutputOCI && !o.Tar:

@@ -239,6 +239,15 @@ func add(ctx context.Context, s *cache.Store, b *oci.Built, layer func(ctx conte
 	return nil
 }
 
+// emptyConfig is what docker shows of what a config does not have; templates rely on it.
+var emptyConfig = map[string]any{
+	"Hostname": "", "Domainname": "", "User": "", "Image": "", "WorkingDir": "", "StopSignal": "",
+	"AttachStdin": false, "AttachStdout": false, "AttachStderr": false, "Tty": false, "OpenStdin": false, "StdinOnce": false,
+	"Env": []string(nil), "Cmd": []string(nil), "Entrypoint": []string(nil), "OnBuild": []string(nil), "Shell": []string(nil),
+	"Volumes": map[string]any(nil), "ExposedPorts": map[string]any(nil), "Labels": map[string]string(nil),
+	"Healthcheck": (*v1.HealthConfig)(nil),
+}
+
 // Inspect is what docker inspect shows of an image, with docker's names.
 func (i *Image) Inspect() (map[string]any, error) {
 	var cfg map[string]any
@@ -247,10 +256,12 @@ func (i *Image) Inspect() (map[string]any, error) {
 	}
 	tags, digests := []string{}, []string{}
 	for _, n := range i.Names {
-		tags = append(tags, Familiar(n))
-		if ref, err := oci.ParseRef(n); err == nil {
-			digests = append(digests, Familiar(strings.TrimSuffix(n, ":"+ref.Identifier()))+"@"+i.Whole().Root().Digest.String())
+		repo, _, canonical := strings.Cut(n, "@")
+		if !canonical {
+			tags = append(tags, Familiar(n))
+			repo = n[:strings.LastIndex(n, ":")]
 		}
+		digests = append(digests, Familiar(repo)+"@"+i.Whole().Root().Digest.String())
 	}
 	slices.Sort(digests)
 	layers := []string{}
@@ -258,10 +269,20 @@ func (i *Image) Inspect() (map[string]any, error) {
 		layers = append(layers, string(l.DiffID))
 	}
 	str := func(key string) string { text, _ := cfg[key].(string); return text }
+	config, _ := cfg["config"].(map[string]any)
+	if config == nil {
+		config = map[string]any{}
+	}
+	for key, empty := range emptyConfig {
+		if _, ok := config[key]; !ok {
+			config[key] = empty
+		}
+	}
 	out := map[string]any{
+		"Parent": "", "Comment": str("comment"), "DockerVersion": str("docker_version"), "VirtualSize": i.Size(),
 		"Id": i.ID(), "RepoTags": tags, "RepoDigests": slices.Compact(digests),
 		"Created": str("created"), "Author": str("author"), "Architecture": str("architecture"), "Variant": str("variant"), "Os": str("os"),
-		"Config": cfg["config"], "Size": i.Size(), "RootFS": map[string]any{"Type": "layers", "Layers": layers},
+		"Config": config, "Size": i.Size(), "RootFS": map[string]any{"Type": "layers", "Layers": layers},
 		"Descriptor": i.Whole().Root(),
 	}
 	if i.Index != nil {

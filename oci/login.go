@@ -102,6 +102,22 @@ func (r *Remote) tryLogin(ctx context.Context, host, user, password string) erro
 	})
 }
 
+// Known returns the name and password that are kept for a host, "" for none.
+func (r *Remote) Known(host string) (user, password string, err error) {
+	cf, err := r.writableConfig()
+	if err != nil {
+		return "", "", err
+	}
+	ac, err := cf.GetAuthConfig(configKey(host))
+	if err != nil {
+		return "", "", fmt.Errorf("get credentials of %s from its helper: %s", host, shorten(err.Error(), maxErrorText))
+	}
+	if ac.Username == "" || ac.Password == "" {
+		return "", "", nil // a token alone is for no login
+	}
+	return ac.Username, ac.Password, nil
+}
+
 // Logout forgets the credentials of a host. It reports whether there were any.
 func (r *Remote) Logout(host string) (known bool, err error) {
 	cf, err := r.writableConfig()

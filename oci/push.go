@@ -56,17 +56,17 @@ func (st Status) Note() string {
 // pushTarget is one repository with the tags that the image gets there.
 type pushTarget struct {
 	repo name.Repository
-	tags []name.Tag
+	tags []name.Reference // or its digest
 }
 
-// Push sends an image under every name. What a repository has is not sent again,
+// Push sends an image under every name, a tag or its digest. What a repository has is not sent again,
 // what another repository of the registry has is mounted; manifests go last, and an
 // index after those of its images, which have no tag.
 // progress, if not nil, is called by one goroutine at a time.
 func (r *Remote) Push(ctx context.Context, names []string, img Writable, progress func(Status)) (tree.Digest, error) {
 	var targets []*pushTarget
 	for _, n := range names {
-		tag, err := parseTag(n)
+		tag, err := pushName(n, img.Root().Digest)
 		if err != nil {
 			return "", err
 		}
@@ -91,6 +91,15 @@ func (r *Remote) Push(ctx context.Context, names []string, img Writable, progres
 		}
 	}
 	return tree.Digest(img.Root().Digest.String()), nil
+}
+
+// pushName parses a name to push to: the digest in one must be the image's.
+func pushName(text string, h v1.Hash) (name.Reference, error) {
+	ref, err := ParseRef(text)
+	if d, ok := ref.(name.Digest); err == nil && ok && d.DigestStr() != h.String() {
+		err = fmt.Errorf("image name %q: %w: the image's digest is %s", text, ErrRef, h)
+	}
+	return ref, err
 }
 
 // pusher sends one image to one repository.
@@ -149,7 +158,7 @@ func (p *pusher) run(ctx context.Context, r *Remote) error {
 		}
 	}
 	for _, tag := range missing {
-		if err := p.manifest(ctx, tag.TagStr(), root); err != nil {
+		if err := p.manifest(ctx, tag.Identifier(), root); err != nil {
 			return err
 		}
 	}
@@ -158,10 +167,10 @@ func (p *pusher) run(ctx context.Context, r *Remote) error {
 
 // missing are the tags that do not lead to the image yet. Whether a registry says so
 // does not matter: it is then sent again.
-func (p *pusher) missing(ctx context.Context) ([]name.Tag, error) {
-	var out []name.Tag
+func (p *pusher) missing(ctx context.Context) ([]name.Reference, error) {
+	var out []name.Reference
 	for _, tag := range p.target.tags {
-		req, err := p.s.request(http.MethodHead, p.s.url("manifests", tag.TagStr()), nil)
+		req, err := p.s.request(http.MethodHead, p.s.url("manifests", tag.Identifier()), nil)
 		if err != nil {
 			return nil, err
 		}

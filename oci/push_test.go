@@ -217,9 +217,29 @@ func TestPushOfABadLayer(t *testing.T) {
 	}
 }
 
-func TestPushRefusesDigestsAsNames(t *testing.T) {
-	b := build(t, nil, AssembleOptions{})
-	if _, err := NewRemote(RemoteOptions{}).Push(t.Context(), []string{"app@sha256:" + someHex}, b, nil); !errors.Is(err, ErrRef) {
-		t.Errorf("got %v, want ErrRef", err)
+// An image goes to a repository by its digest alone, and under no other.
+func TestPushByDigest(t *testing.T) {
+	f := newRegistry(t)
+	r := testRemote(t, RemoteOptions{})
+	b := build(t, layersOf(t, randomImage(t, 100, 2)), AssembleOptions{})
+	by := f.host + "/a/app@" + string(b.Digest())
+	got, err := r.Push(t.Context(), []string{by}, b, nil)
+	must(t, err)
+	if got != b.Digest() {
+		t.Errorf("got %s, want %s", got, b.Digest())
+	}
+	checkPushed(t, by, b)
+	if n := f.count("PUT /v2/a/app/manifests/"); n != 1 || f.count("manifests/latest") != 0 {
+		t.Errorf("manifests sent: got %d, and %d questions about a tag, want one and none", n, f.count("manifests/latest"))
+	}
+	f.forget()
+	_, err = r.Push(t.Context(), []string{by, f.host + "/a/app:v1"}, b, nil)
+	must(t, err)
+	if f.count("blobs") != 0 || f.count("PUT") != 1 {
+		t.Errorf("with a tag: got %q, want a manifest alone", f.requests)
+	}
+	checkPushed(t, f.host+"/a/app:v1", b)
+	if _, err := r.Push(t.Context(), []string{f.host + "/a/app@sha256:" + someHex}, b, nil); !errors.Is(err, ErrRef) {
+		t.Errorf("another digest: got %v, want ErrRef", err)
 	}
 }

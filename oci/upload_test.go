@@ -225,4 +225,10 @@ func TestPushOfWhatIsThere(t *testing.T) {
 	if len(asked) != 4 { // three questions and a manifest
 		t.Errorf("requests for one tag more: got %q, want four", asked)
 	}
+	asked = nil
+	_, err = testRemote(t, RemoteOptions{}).Push(t.Context(), names[:1], b, nil)
+	must(t, err)
+	if len(asked) != 2 { // whether a password is wanted, and the tag
+		t.Errorf("requests of a process of its own: got %q, want two", asked)
+	}
 }

@@ -88,7 +88,11 @@ func (a *app) removeImageCommand(name string) *cobra.Command {
 
 func (a *app) removeImage(ctx context.Context, s *cache.Store, name string, force bool) error {
 	img, err := findImage(ctx, s, name)
-	if full, nerr := image.Name(name); nerr == nil && (err != nil || slices.Contains(img.Names, full)) { // also of a damaged image
+	full, nerr := image.Name(name)
+	if ref, rerr := oci.ParseRef(name); rerr == nil && strings.Contains(name, "@") {
+		full, nerr = oci.FullName(ref), nil
+	}
+	if nerr == nil && (err != nil || slices.Contains(img.Names, full)) { // also of a damaged image
 		uerr := s.Untag(full)
 		if uerr == nil {
 			fmt.Fprintln(a.stdout, "Untagged:", image.Familiar(full))

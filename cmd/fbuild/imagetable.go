@@ -26,12 +26,16 @@ const noName = "<none>"
 type imageRow struct {
 	Repository, Tag, Digest, ID   string
 	CreatedSince, CreatedAt, Size string
+	VirtualSize                   string // as Size
+	// What the store does not count.
+	SharedSize, UniqueSize, Containers string
 }
 
 // imageHead are the heads of the columns.
 var imageHead = imageRow{
 	Repository: "REPOSITORY", Tag: "TAG", Digest: "DIGEST", ID: "IMAGE ID",
-	CreatedSince: "CREATED", CreatedAt: "CREATED AT", Size: "SIZE",
+	CreatedSince: "CREATED", CreatedAt: "CREATED AT", Size: "SIZE", VirtualSize: "SIZE",
+	SharedSize: "SHARED SIZE", UniqueSize: "UNIQUE SIZE", Containers: "CONTAINERS",
 }
 
 // imageRows are the lines of `fbuild images`.
@@ -44,8 +48,10 @@ func imageRows(list []*image.Image, whole bool, keep func(name string) bool) []i
 		}
 		row := imageRow{
 			Repository: noName, Tag: noName, Digest: img.Whole().Root().Digest.String(), ID: id,
+			SharedSize: "N/A", UniqueSize: "N/A", Containers: "N/A",
 			CreatedSince: "N/A", CreatedAt: "N/A", Size: units.HumanSizeWithPrecision(float64(img.Size()), 3),
 		}
+		row.VirtualSize = row.Size
 		if created := img.Config.Created.Time; !created.IsZero() {
 			row.CreatedSince, row.CreatedAt = units.HumanDuration(time.Since(created))+" ago", created.Local().Format("2006-01-02 15:04:05 -0700 MST")
 		}
@@ -57,12 +63,22 @@ func imageRows(list []*image.Image, whole bool, keep func(name string) bool) []i
 				continue
 			}
 			short := image.Familiar(name)
-			i := strings.LastIndex(short, ":")
-			row.Repository, row.Tag = printable(short[:i]), printable(short[i+1:])
+			row.Repository, row.Tag = printable(repository(short)), noName
+			if !strings.Contains(short, "@") {
+				row.Tag = printable(short[strings.LastIndex(short, ":")+1:])
+			}
 			rows = append(rows, row)
 		}
 	}
 	return rows
+}
+
+// repository is a name without its tag or digest.
+func repository(name string) string {
+	if repo, _, ok := strings.Cut(name, "@"); ok {
+		return repo
+	}
+	return name[:strings.LastIndex(name, ":")]
 }
 
 // imageFilter says which images are listed.
@@ -110,7 +126,7 @@ func (f *imageFilter) keeps(name string) bool {
 		return f.unnamed && len(f.patterns) == 0
 	}
 	short := image.Familiar(name)
-	repo := short[:strings.LastIndex(short, ":")]
+	repo := repository(short)
 	return f.named && (len(f.patterns) == 0 || slices.ContainsFunc(f.patterns, func(p string) bool {
 		return slices.ContainsFunc([]string{name, short, repo}, func(n string) bool {
 			ok, _ := path.Match(p, n)
@@ -163,7 +179,7 @@ func writeIDs(w io.Writer, rows []imageRow) error {
 
 // formatEach writes each value by a Go template, one to a line, as docker does.
 func formatEach[T any](w io.Writer, format string, values []T) error {
-	t, err := template.New("format").Funcs(template.FuncMap{
+	t, err := template.New("format").Option("missingkey=error").Funcs(template.FuncMap{
 		"json":  func(v any) (string, error) { b, err := json.Marshal(v); return string(b), err },
 		"lower": strings.ToLower, "upper": strings.ToUpper, "join": strings.Join, "split": strings.Split,
 		"title": func(s string) string { return strings.ToUpper(s[:min(1, len(s))]) + s[min(1, len(s)):] },

@@ -49,19 +49,29 @@ func (a *app) loginCommand() *cobra.Command {
 			if password != "" {
 				fmt.Fprintln(a.stderr, "fbuild: warning: a password on the command line is seen by every user of this machine: use --password-stdin")
 			}
-			if user, password, err = a.credentials(os.Stdin, user, password, stdin); err != nil {
-				return err
-			}
 			r, err := registry.remote()
 			if err != nil {
 				return err
 			}
 			defer r.Close()
+			if !stdin && user == "" && password == "" {
+				if user, password, err = r.Known(host); err != nil {
+					return err
+				}
+				if user != "" {
+					fmt.Fprintf(a.stderr, "Authenticating with existing credentials... [Username: %s]\n", printable(user))
+				}
+			}
+			if user, password, err = a.credentials(os.Stdin, user, password, stdin); err != nil {
+				return err
+			}
 			where, err := r.Login(cmd.Context(), host, user, password)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stderr, "fbuild: credentials of %s are in %s\n", host, where)
+			if strings.HasPrefix(where, "docker-credential-") { // of a file docker's library warns
+				fmt.Fprintf(a.stderr, "fbuild: %s keeps the credentials of %s\n", where, host)
+			}
 			_, err = fmt.Fprintln(a.stdout, "Login Succeeded")
 			return err
 		},

@@ -19,6 +19,7 @@ type output struct {
 	build.Output
 	context  string // docker's, of type=docker
 	insecure bool   // registry.insecure: its registries may be asked without TLS
+	tagged   string // a name that has a tag or a digest
 	split    *bool  // platform-split; nil where it is not given
 }
 
@@ -43,6 +44,17 @@ func parseOutputs(list []string, push, load bool, stdout io.Writer) ([]output, e
 			outs[i].Type = build.OutputRegistry
 		} else {
 			outs = append(outs, output{Output: build.Output{Type: build.OutputRegistry}})
+		}
+	}
+	for _, o := range outs {
+		switch {
+		case !o.ByDigest:
+		case o.Type != build.OutputRegistry:
+			return nil, &hintError{usagef("--output: push-by-digest=true pushes nothing"), byDigestHint}
+		case o.tagged != "":
+			return nil, &hintError{usagef("--output: %s has a tag or a digest, and is to be pushed by digest", o.tagged), byDigestHint}
+		case o.Name == "":
+			return nil, &hintError{usagef("--output: push-by-digest=true needs a repository"), byDigestHint}
 		}
 	}
 	if load && !slices.ContainsFunc(outs, func(o output) bool { return o.loads() }) {
@@ -101,18 +113,18 @@ const (
 	outputHint      = "for example -o type=docker,dest=app.tar, -o type=oci,dest=app.tar, -o type=registry or -o type=local,dest=out"
 	compressionHint = "there are gzip and estargz with levels 0 to 9, zstd and zstd:chunked with 0 to 22, and uncompressed"
 
+	byDigestHint = "for example -o type=image,name=REGISTRY/NAME,push-by-digest=true,push=true"
+
 	outputTypes = "there are docker, oci, registry, image, tar and local"
 )
 
 // fixedKeys are keys of docker's outputs that say what fbuild does anyway: any
 // other value is refused, with the reason.
 var fixedKeys = map[string]struct{ value, hint string }{
-	"unpack":         {"false", "fbuild never unpacks an image; what loads it does"},
-	"store":          {"true", "images are always in fbuild's store; fbuild cache prune takes them away"},
-	"oci-artifact":   {"false", "attestations are not made"},
-	"mode":           {"copy", "files are written over what is there; empty the directory first"},
-	"push-by-digest": {"false", "push under a name: the digest is in the metadata file and on the screen"},
-	"name-canonical": {"false", "the digest is in the metadata file and on the screen"},
+	"unpack":       {"false", "fbuild never unpacks an image; what loads it does"},
+	"store":        {"true", "images are always in fbuild's store; fbuild cache prune takes them away"},
+	"oci-artifact": {"false", "attestations are not made"},
+	"mode":         {"copy", "files are written over what is there; empty the directory first"},
 }
 
 // set takes one key=value.
@@ -148,6 +160,13 @@ func (o *output) set(key, value string) error {
 		if push, err = strconv.ParseBool(value); push {
 			o.Type = build.OutputRegistry
 		}
+	case "push-by-digest":
+		o.ByDigest, err = strconv.ParseBool(value)
+	case "name-canonical":
+		o.Canonical = true
+		if value != "" {
+			o.Canonical, err = strconv.ParseBool(value)
+		}
 	case "registry.insecure":
 		o.insecure, err = strconv.ParseBool(value)
 	case "rewrite-timestamp":
@@ -174,7 +193,7 @@ func (o *output) set(key, value string) error {
 	default:
 		return &hintError{
 			usagef("--output: %q is not supported", key),
-			"there are type, dest, name, tar, push, registry.insecure, rewrite-timestamp, oci-mediatypes, compression, compression-level, force-compression, annotation.KEY and context",
+			"there are type, dest, name, name-canonical, tar, push, push-by-digest, registry.insecure, rewrite-timestamp, oci-mediatypes, compression, compression-level, force-compression, annotation.KEY and context",
 		}
 	}
 	if err != nil {
@@ -192,6 +211,9 @@ func (o *output) name(value string) error {
 			return &hintError{usagef("--output name=%s: %w", value, err), nameHint}
 		}
 		full = append(full, oci.FullName(ref))
+		if text := strings.TrimSpace(n); strings.Contains(text[strings.LastIndex(text, "/")+1:], ":") {
+			o.tagged = text
+		}
 	}
 	o.Name = strings.Join(full, ",")
 	return nil

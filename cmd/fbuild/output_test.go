@@ -29,7 +29,7 @@ func TestParseOutputs(t *testing.T) {
 		{name: "docker's context", in: []string{"type=docker,context=far"}, want: list{{Output: build.Output{Type: build.OutputDocker, Tar: true}, context: "far"}}},
 		{
 			name: "names", in: []string{`type=image,"name=x,y:2",push=true`},
-			want: list{plain(build.Output{Type: build.OutputRegistry, Name: "docker.io/library/x:latest,docker.io/library/y:2", Tar: true})},
+			want: list{{Output: build.Output{Type: build.OutputRegistry, Name: "docker.io/library/x:latest,docker.io/library/y:2", Tar: true}, tagged: "y:2"}},
 		},
 		{name: "a registry without TLS", in: []string{"type=registry,registry.insecure=true"}, want: list{{Output: build.Output{Type: build.OutputRegistry, Tar: true}, insecure: true}}},
 		{
@@ -44,6 +44,14 @@ func TestParseOutputs(t *testing.T) {
 				plain(build.Output{Type: build.OutputOCI, Dest: "x", Tar: true, Compression: build.Compression{Type: "zstd:chunked", Force: true}}),
 			},
 		},
+		{
+			name: "by digest", in: []string{"type=image,name=x,push-by-digest=true,push=true,name-canonical="},
+			want: list{plain(build.Output{Type: build.OutputRegistry, Name: "docker.io/library/x:latest", Tar: true, ByDigest: true, Canonical: true})},
+		},
+		{name: "by digest with a flag", in: []string{"type=image,name=x,push-by-digest=true"}, push: true, want: list{plain(build.Output{Type: build.OutputRegistry, Name: "docker.io/library/x:latest", Tar: true, ByDigest: true})}},
+		{name: "by digest without a push", in: []string{"type=image,name=x,push-by-digest=true"}, err: "--output: push-by-digest=true pushes nothing", hint: byDigestHint},
+		{name: "by digest under a tag", in: []string{"type=registry,name=r.example:5000/x:1,push-by-digest=true"}, err: "--output: r.example:5000/x:1 has a tag or a digest, and is to be pushed by digest", hint: byDigestHint},
+		{name: "by digest without a name", in: []string{"type=registry,push-by-digest=true"}, err: "--output: push-by-digest=true needs a repository", hint: byDigestHint},
 		{name: "push", push: true, want: list{plain(build.Output{Type: build.OutputRegistry})}},
 		{name: "push of an image", in: []string{"type=image"}, push: true, want: list{plain(build.Output{Type: build.OutputRegistry, Tar: true})}},
 		{name: "load", load: true, want: list{plain(build.Output{Type: build.OutputDocker})}},
@@ -65,7 +73,7 @@ func TestParseOutputs(t *testing.T) {
 		{name: "a tar with layers", in: []string{"type=tar,dest=x,compression=gzip"}, err: `--output "type=tar,dest=x,compression=gzip": type=tar has no layers to compress`, hint: "pipe a tar through the compressor of your choice: -o - | zstd"},
 		{
 			name: "no such key", in: []string{"type=oci,colour=red"}, err: `--output: "colour" is not supported`,
-			hint: "there are type, dest, name, tar, push, registry.insecure, rewrite-timestamp, oci-mediatypes, compression, compression-level, force-compression, annotation.KEY and context",
+			hint: "there are type, dest, name, name-canonical, tar, push, push-by-digest, registry.insecure, rewrite-timestamp, oci-mediatypes, compression, compression-level, force-compression, annotation.KEY and context",
 		},
 		{name: "a directory for docker", in: []string{"type=docker,tar=false,dest=d"}, err: `--output "type=docker,tar=false,dest=d": nothing loads a directory, so tar=false is not supported`, hint: "-o type=oci,tar=false,dest=DIRECTORY writes an OCI layout"},
 		{name: "an index", in: []string{"type=oci,dest=x,annotation-layer.a=1"}, err: `--output annotation of a: the type "layer" is not supported`, hint: annotationHint},

@@ -77,6 +77,7 @@ func (a *app) pullCommand() *cobra.Command {
 			}
 			defer r.Close()
 			return a.withStore(cmd.Context(), func(s *cache.Store) error {
+				old, _ := image.Find(cmd.Context(), s, full) // another, or none
 				var img *image.Image
 				err := a.shown("pull "+full, quiet, func(step *progress.Step) (err error) {
 					img, err = image.Pull(cmd.Context(), s, r, full, p, step)
@@ -89,7 +90,11 @@ func (a *app) pullCommand() *cobra.Command {
 					_, err = fmt.Fprintln(a.stdout, full)
 					return err
 				}
-				_, err = fmt.Fprintf(a.stdout, "Digest: %s\n%s\n", img.Desc.Digest, full)
+				status := "Downloaded newer image for"
+				if old != nil && old.Desc.Digest == img.Desc.Digest {
+					status = "Image is up to date for"
+				}
+				_, err = fmt.Fprintf(a.stdout, "Digest: %s\nStatus: %s %s\n%s\n", img.Desc.Digest, status, image.Familiar(full), full)
 				return err
 			})
 		},
@@ -104,8 +109,8 @@ func (a *app) pushCommand() *cobra.Command {
 	var quiet, all bool
 	var registry registryFlags
 	cmd := &cobra.Command{
-		Use: "push NAME[:TAG]...", Short: "Send images of the store to their registries",
-		Long: "Send images of the store to the registries that their names say. What a registry has is not sent again.",
+		Use: "push NAME[:TAG|@DIGEST]...", Short: "Send images of the store to their registries",
+		Long: "Send images of the store to the registries that their names say, under that tag, or by their digest alone. What a registry has is not sent again.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef("%s needs the name of an image", cmd.CommandPath())
@@ -133,6 +138,9 @@ func (a *app) pushCommand() *cobra.Command {
 
 // push sends an image under one name, or all that the store has of its repository.
 func (a *app) push(ctx context.Context, s *cache.Store, r *oci.Remote, name string, all, quiet bool) error {
+	if strings.Contains(name, "@") && !all {
+		return a.pushDigest(ctx, s, r, name, quiet)
+	}
 	full, err := image.Name(name)
 	if err != nil {
 		return &hintError{&usageError{err}, "an image is pushed by a name: fbuild tag IMAGE NAME gives it one"}
@@ -169,6 +177,19 @@ func (a *app) push(ctx context.Context, s *cache.Store, r *oci.Remote, name stri
 		}
 	}
 	return nil
+}
+
+// pushDigest sends an image without a tag.
+func (a *app) pushDigest(ctx context.Context, s *cache.Store, r *oci.Remote, name string, quiet bool) error {
+	ref, err := oci.ParseRef(name)
+	if err != nil {
+		return &usageError{err}
+	}
+	img, err := findImage(ctx, s, ref.Identifier())
+	if err != nil {
+		return err
+	}
+	return a.pushImage(ctx, r, img, []string{oci.FullName(ref)}, quiet)
 }
 
 func (a *app) pushImage(ctx context.Context, r *oci.Remote, img *image.Image, names []string, quiet bool) error {

@@ -148,6 +148,8 @@ func hintOf(err error) string {
 		return "only times of files differ: set SOURCE_DATE_EPOCH and write the image with -o type=...,rewrite-timestamp=true"
 	case errors.As(err, &again):
 		return "look for times, random numbers and what comes from the network in what these commands write; nothing was exported"
+	case errors.Is(err, oci.ErrUnauthorized) && errors.As(err, &remote) && remote.Op == "log in to":
+		return "check the name and the password; some registries want a token instead"
 	case errors.As(err, &lazy) && lazy.False():
 		return "the registry gave other bytes than the image's manifest promises; nothing of them was used: pull the image anew, or fetch its layers as wholes with --lazy=off"
 	case errors.As(err, &lazy) && !errors.Is(err, oci.ErrUnauthorized) && !errors.Is(err, unix.ENOSPC):
@@ -160,6 +162,8 @@ func hintOf(err error) string {
 		return "a certificate that nobody known has signed: add its authority to the system's, or allow the registry with --insecure HOST"
 	case errors.Is(err, oci.ErrDigest):
 		return "the bytes are not what they are said to be: a damaged copy or a tampered registry; nothing of it was used"
+	case errors.Is(err, oci.ErrNotFound) && errors.Is(err, fs.ErrNotExist):
+		return "check the path"
 	case errors.Is(err, oci.ErrNotFound):
 		return "check the name and the tag"
 	case errors.Is(err, oci.ErrRateLimited):
