@@ -76,8 +76,11 @@ func transient(err error) bool {
 // statusError reads what an error answer says.
 func (s *session) statusError(resp *http.Response) error {
 	e := &statusError{code: resp.StatusCode}
-	if sec, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && sec > 0 {
+	after := resp.Header.Get("Retry-After")
+	if sec, err := strconv.Atoi(after); err == nil && sec > 0 {
 		e.after = time.Duration(min(sec, 3600)) * time.Second
+	} else if at, err := http.ParseTime(after); err == nil {
+		e.after = min(max(time.Until(at), 0), time.Hour)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	var doc struct {

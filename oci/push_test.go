@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	ggcr "github.com/google/go-containerregistry/pkg/v1/remote"
@@ -179,6 +180,51 @@ func TestPushTriesAgain(t *testing.T) {
 	_, err := testRemote(t, RemoteOptions{}).Push(t.Context(), []string{f.host + "/app:v1"}, b, nil)
 	must(t, err)
 	checkPushed(t, f.host+"/app:v1", b)
+}
+
+// A registry that asks for patience gets it, in seconds or until a time, wherever it
+// asks for it.
+func TestPushWaitsAsAsked(t *testing.T) {
+	f := newRegistry(t)
+	var mu sync.Mutex
+	refused := map[string]bool{}
+	f.handle(func(w http.ResponseWriter, r *http.Request) bool {
+		kind := "manifest"
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			kind = "blob"
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		what := r.Method + " " + kind
+		if r.URL.Path == "/v2/" || refused[what] {
+			return false
+		}
+		refused[what] = true
+		_, err := io.Copy(io.Discard, r.Body)
+		must2(err)
+		after := "7"
+		if len(refused)%2 == 0 {
+			after = time.Now().Add(time.Minute).UTC().Format(http.TimeFormat)
+		}
+		w.Header().Set("Retry-After", after)
+		return regError(w, 429, "TOOMANYREQUESTS", "slowly")
+	})
+	b := build(t, layersOf(t, randomImage(t, 5<<20, 1)), AssembleOptions{}) // sent in parts
+	r := testRemote(t, RemoteOptions{})
+	r.pace.most = 60 * time.Millisecond
+	began := time.Now()
+	_, err := r.Push(t.Context(), []string{f.host + "/app:v1"}, b, nil)
+	must(t, err)
+	f.handle(nil)
+	checkPushed(t, f.host+"/app:v1", b)
+	for _, want := range []string{"HEAD blob", "POST blob", "PATCH blob", "PUT blob", "PUT manifest"} {
+		if !refused[want] {
+			t.Errorf("%s: was never refused", want)
+		}
+	}
+	if took := time.Since(began); took < 3*r.pace.most {
+		t.Errorf("pushed after %s, want that it waits each time", took)
+	}
 }
 
 // A token may end while a blob is sent: its bytes are sent again from the start.

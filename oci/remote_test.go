@@ -420,6 +420,33 @@ func TestCutConnectionIsTakenUpAgain(t *testing.T) {
 	}
 }
 
+// A connection that breaks again and again is taken up as long as it gets further.
+func TestManyCuts(t *testing.T) {
+	img := randomImage(t, 12*resumeStep, 1)
+	f := newRegistry(t)
+	ref := f.put(t, "app:v1", img)
+	var n atomic.Int32
+	f.handle(blobHandler(t, img, func(w http.ResponseWriter, r *http.Request, data []byte) {
+		n.Add(1)
+		off := 0
+		if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &off); err == nil {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", off, len(data)-1, len(data)))
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(data)-off))
+		if off > 0 {
+			w.WriteHeader(http.StatusPartialContent)
+		}
+		_, err := w.Write(data[off:min(off+resumeStep+1, len(data))])
+		must2(err)
+	}))
+	got, err := testRemote(t, RemoteOptions{}).Resolve(t.Context(), ref, amd64)
+	must(t, err)
+	checkLayers(t, got, 1)
+	if n.Load() <= maxResumes {
+		t.Errorf("requests: got %d, want more than %d", n.Load(), maxResumes)
+	}
+}
+
 func TestBadBlobs(t *testing.T) {
 	img := randomImage(t, 100_000, 1)
 	for _, tc := range []struct {

@@ -18,8 +18,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// maxResumes is how often one blob is asked for again.
-const maxResumes = 8
+const (
+	// maxResumes is how often one blob is asked for again that does not get further by
+	// resumeStep bytes each time.
+	maxResumes = 8
+	resumeStep = 1 << 20
+)
 
 var (
 	errNoAnswer  = errors.New("no answer in time")
@@ -289,7 +293,8 @@ func (s *session) openAt(ctx context.Context, address string, off, size int64) (
 // resuming is a stream that goes on where a broken connection ended.
 type resuming struct {
 	off   int64
-	tries int
+	tries int   // since it last got further
+	from  int64 // where it was taken up
 	body  io.ReadCloser
 	again func(off int64) (io.ReadCloser, error)
 	wait  func(tries int, err error) error
@@ -302,6 +307,9 @@ func (b *resuming) Read(p []byte) (int, error) {
 		if err == nil || n > 0 {
 			return n, nil // an error comes again with the next Read
 		}
+		if b.off-b.from >= resumeStep {
+			b.tries = 0
+		}
 		if !transient(err) || b.tries >= maxResumes {
 			return 0, err
 		}
@@ -309,6 +317,7 @@ func (b *resuming) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		b.tries++
+		b.from = b.off
 		body, err := b.again(b.off)
 		if err != nil {
 			return 0, err
