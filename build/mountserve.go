@@ -187,7 +187,7 @@ func (v *served) cacheDir(ctx context.Context, m *runMount, key string) (string,
 	if v.box.Isolation() == exec.IsolationChroot && sharing != cache.PrivateMount {
 		sharing = cache.LockedMount // it is moved into the root, and cannot be in two
 	}
-	dir, release, err := b.store.CacheMount(ctx, key, sharing, cache.MountInfo{ID: m.ID}, func(dir string) error {
+	dir, release, err := b.cacheMount(ctx, key, sharing, cache.MountInfo{ID: m.ID}, func(dir string) error {
 		return v.startCache(ctx, m, dir)
 	})
 	if notice.Stop() {

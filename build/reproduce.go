@@ -4,9 +4,13 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/tree"
 )
@@ -66,6 +70,9 @@ func (b *builder) verifyReproducible(ctx context.Context, target *dockerfile.Sta
 	if err != nil {
 		return err
 	}
+	if err := nextSecond(ctx, time.Now()); err != nil {
+		return err
+	}
 	b.warn("building again without a cache, to compare")
 	if _, err := buildOnce(ctx, o, target, shared); err != nil {
 		return fmt.Errorf("build again: %w", err)
@@ -95,6 +102,34 @@ func (b *builder) verifyReproducible(ctx context.Context, target *dockerfile.Sta
 		return &e
 	}
 	return nil
+}
+
+// ownMounts is where the cache mounts of the second build are: what an earlier build left
+// in the store's must not be what makes the two the same.
+func (b *builder) ownMounts() string { return filepath.Join(b.temp, "mounts") }
+
+// cacheMount takes the directory of a cache mount.
+func (b *builder) cacheMount(ctx context.Context, key, sharing string, info cache.MountInfo, init func(dir string) error) (string, func(), error) {
+	if b.opts.again == nil {
+		return b.store.CacheMount(ctx, key, sharing, info, init)
+	}
+	if err := os.MkdirAll(b.ownMounts(), 0o700); err != nil {
+		return "", nil, fmt.Errorf("make cache mounts: %w", err)
+	}
+	return b.store.CacheMountIn(ctx, b.ownMounts(), key, sharing, info, init)
+}
+
+// nextSecond waits until the clock shows another second than when the steps ended: what
+// writes the time would not be seen otherwise.
+func nextSecond(ctx context.Context, ended time.Time) error {
+	t := time.NewTimer(time.Until(ended.Truncate(time.Second).Add(time.Second)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // inOrder returns the steps as the Dockerfile has them.

@@ -235,7 +235,11 @@ func (r *runner) close(ctx context.Context, b *builder) error {
 		}
 	}
 	if r.box != nil {
-		if left := b.store.Leftovers(ctx); len(left) > 0 {
+		left := b.store.Leftovers(ctx)
+		if _, err := os.Lstat(b.ownMounts()); err == nil {
+			left = append(left, b.ownMounts())
+		}
+		if len(left) > 0 {
 			errs = append(errs, sweep(ctx, r.box, left))
 		}
 		errs = append(errs, r.box.Close())

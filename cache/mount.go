@@ -36,6 +36,12 @@ const maxInstances = 1000
 // anybody else sees it. It waits for a holder that does not share, and returns the
 // cause of ctx when that ends first.
 func (s *Store) CacheMount(ctx context.Context, key, sharing string, info MountInfo, init func(dir string) error) (dir string, release func(), err error) {
+	return s.CacheMountIn(ctx, s.path("mounts"), key, sharing, info, init)
+}
+
+// CacheMountIn is CacheMount among those of a directory, which is on the store's disk and
+// is there: for a build that must find none of the store's.
+func (s *Store) CacheMountIn(ctx context.Context, in, key, sharing string, info MountInfo, init func(dir string) error) (dir string, release func(), err error) {
 	how := unix.LOCK_EX
 	instances := 1
 	switch sharing {
@@ -50,7 +56,7 @@ func (s *Store) CacheMount(ctx context.Context, key, sharing string, info MountI
 	wait := time.Millisecond
 	for {
 		for n := range instances {
-			dir, release, err = s.tryMount(ctx, mountName(key, n), how, info, init)
+			dir, release, err = s.tryMount(ctx, filepath.Join(in, mountName(key, n)), how, info, init)
 			if err != nil {
 				return "", nil, fmt.Errorf("open cache mount %q: %w", info.ID, err)
 			}
@@ -80,8 +86,7 @@ func validMount(name string) bool {
 
 // tryMount takes one instance without waiting for whoever has it; release is nil
 // where somebody does.
-func (s *Store) tryMount(ctx context.Context, name string, how int, info MountInfo, init func(dir string) error) (string, func(), error) {
-	top := s.path("mounts", name)
+func (s *Store) tryMount(ctx context.Context, top string, how int, info MountInfo, init func(dir string) error) (string, func(), error) {
 	f, err := os.OpenFile(top, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := s.makeMount(ctx, top, info, init); err != nil {

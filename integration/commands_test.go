@@ -5,6 +5,7 @@ package integration
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -159,5 +161,19 @@ func cmdSame(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if neg != (got[0] != got[1]) {
 		ts.Fatalf("%q: got digests %q", args, got)
+	}
+}
+
+// agreed are the digests of cmdAgree.
+var agreed sync.Map
+
+// cmdAgree is `agree NAME FILE`: in every leg of the test the file has the same bytes.
+func cmdAgree(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: agree NAME FILE")
+	}
+	got := fmt.Sprintf("%x", sha256.Sum256([]byte(ts.ReadFile(args[1]))))
+	if want, there := agreed.LoadOrStore(args[0], got); there && want != got {
+		ts.Fatalf("%s: sha256 is %s, and %s for another user or recorder", args[1], got, want)
 	}
 }

@@ -83,7 +83,7 @@ func params(l leg, files []string) testscript.Params {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"img": cmdImg, "index": cmdIndex, "code": cmdCode, "cached": cmdCached, "expand": cmdExpand, "need": cmdNeed,
+			"img": cmdImg, "index": cmdIndex, "agree": cmdAgree, "code": cmdCode, "cached": cmdCached, "expand": cmdExpand, "need": cmdNeed,
 			"damaged": cmdDamaged, "tarls": cmdTarls, "same": cmdSame, "serve": cmdServe, "sshd": cmdSSHD,
 		},
 	}
