@@ -18,10 +18,10 @@ var programsVary = regexp.MustCompile(`^(` + strings.Join([]string{
 	`tar/snap`, // device, inode and ctime
 	`var/log/.*`,
 	`var/cache/(ldconfig|debconf|man|apt)/.*`,
-	`.*/\.git/index`,           // inode and ctime
-	`root/\.cache/go-build/.*`, // times
-	`npm/(_cacache/index-v5|_logs)/.*`, // times, also in names
-	`timed/(.*/)?__pycache__/.*`, // mtime of what was copied just now
+	`.*/\.git/index`, // inode and ctime
+	`root/\.(cache/go-build|config/go/telemetry)/.*`, // times
+	`npm/(_cacache/index-v5|_logs)/.*`,               // times, also in names
+	`timed/(.*/)?__pycache__/.*`,                     // mtime of what was copied just now
 	`venv/.*\.pyc`,
 	`sqlite\.db`, // as readers came
 }, "|") + `)$`)
