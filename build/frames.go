@@ -49,7 +49,7 @@ func (s *frameStore) Frame(key layer.FrameKey, buf []byte) (layer.Frame, []byte,
 }
 
 // maxFrame bounds the memory that a damaged index can ask for.
-const maxFrame = 16 << 20
+const maxFrame = 24 << 20
 
 func (s *frameStore) open(d tree.Digest) *os.File {
 	s.mu.Lock()

@@ -32,6 +32,7 @@ type job struct {
 	done   chan struct{} // closed when what follows stands
 	out    []byte        // a buffer, counted in Workers.results
 	crc    uint32
+	mark   uint64 // frameSum of out, of one that is keyed
 	reused bool
 	digest tree.Digest
 }
@@ -55,7 +56,7 @@ type compression struct {
 
 // do compresses all runs.
 func (c *compression) do(ctx context.Context, runs <-chan *run) error {
-	ordered := make(chan *job, mostMemory/c.codec.block)
+	ordered := make(chan *job, mostMemory/c.codec.weight)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(ordered)
@@ -76,7 +77,7 @@ func (c *compression) do(ctx context.Context, runs <-chan *run) error {
 // written ends the use of a job's result.
 func (c *compression) written(j *job) {
 	c.w.recycle(j.out)
-	c.w.results.Release(c.codec.block)
+	c.w.results.Release(c.codec.weight)
 }
 
 // dispatch hands out jobs in the order of the tar. A job has a place in memory for
@@ -94,7 +95,7 @@ func (c *compression) dispatch(ctx context.Context, g *errgroup.Group, runs <-ch
 			}
 		}
 		for _, j := range c.codec.parts(r) {
-			if c.w.results.Acquire(ctx, c.codec.block) != nil {
+			if c.w.results.Acquire(ctx, c.codec.weight) != nil {
 				c.giveBack(j)
 				return context.Cause(ctx)
 			}
@@ -123,7 +124,7 @@ func (c *compression) giveBack(j *job) {
 
 // work makes the frame of a job, or finds it.
 func (c *compression) work(w *worker, j *job) error {
-	j.out = c.w.buffer(c.codec.block)
+	j.out = c.w.buffer(c.codec.most())
 	reused := c.reuse(j)
 	if reused && !j.sum {
 		close(j.done)
@@ -149,6 +150,9 @@ func (c *compression) work(w *worker, j *job) error {
 	if j.out, err = enc.frame(j.out[:0], in); err != nil {
 		return fmt.Errorf("compress: %w", err)
 	}
+	if j.keyed {
+		j.mark = frameSum(j.out)
+	}
 	close(j.done)
 	return nil
 }
@@ -162,7 +166,7 @@ func (c *compression) reuse(j *job) bool {
 	if !ok || f.Size != j.size || int64(len(out)) != f.Len || frameSum(out) != f.Sum {
 		return false
 	}
-	j.out, j.crc, j.reused = out, f.CRC, true
+	j.out, j.crc, j.mark, j.reused = out, f.CRC, f.Sum, true
 	return true
 }
 
@@ -257,10 +261,13 @@ func (c *compression) frame(j *job) error {
 	start := c.out.size
 	if j.keyed {
 		c.placed = append(c.placed, Frame{
-			Key: j.key, Off: start + int64(len(before)), Len: int64(len(j.out)), Size: j.size, CRC: j.crc, Sum: frameSum(j.out),
+			Key: j.key, Off: start + int64(len(before)), Len: int64(len(j.out)), Size: j.size, CRC: j.crc, Sum: j.mark,
 		})
 	}
 	c.stats.Frames++
+	if !j.keyed {
+		c.stats.Small++
+	}
 	c.stats.Bytes += j.size
 	if j.reused {
 		c.stats.Reused++

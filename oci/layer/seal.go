@@ -135,6 +135,7 @@ func (s *sealing) run(ctx context.Context, cs tree.Changes) error {
 	if s.o.Workers == nil {
 		s.o.Workers = NewWorkers()
 	}
+	defer s.o.Workers.begin()()
 	if s.codec.finish != nil {
 		s.toc = newTOC(s.codec.zstd)
 	}

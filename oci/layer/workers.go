@@ -3,6 +3,7 @@ package layer
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/semaphore"
@@ -13,7 +14,7 @@ const (
 	maxWorkers = 16
 	// leastMemory and mostMemory bound each of the two sums of Workers: with the
 	// largest blocks, those of zstd, 3 or 8 of each.
-	leastMemory, mostMemory = 24 << 20, 64 << 20
+	leastMemory, mostMemory = 48 << 20, 128 << 20
 )
 
 // Workers compress frames for any number of layers at once, with bounded memory:
@@ -23,7 +24,10 @@ type Workers struct {
 	// results bounds the bytes of frames that were dispatched and not written yet,
 	// groups those between large files that wait for a worker.
 	results, groups *semaphore.Weighted
-	buffers         sync.Pool // *[]byte of any size
+
+	mu      sync.Mutex
+	users   int      // calls of Seal
+	buffers [][]byte // that nobody uses; a pool of the runtime's would forget them under way
 }
 
 // worker is what one goroutine needs to compress. It keeps the encoder of the
@@ -37,7 +41,7 @@ type worker struct {
 // NewWorkers makes the workers that Seals of one process share.
 func NewWorkers() *Workers {
 	n := min(runtime.GOMAXPROCS(0), maxWorkers)
-	memory := int64(min(max(leastMemory, (2*n+2)<<20), mostMemory))
+	memory := int64(min(max(leastMemory, (2*n+2)<<21), mostMemory))
 	w := &Workers{idle: make(chan *worker, n), results: semaphore.NewWeighted(memory), groups: semaphore.NewWeighted(memory)}
 	for range n {
 		w.idle <- &worker{}
@@ -45,19 +49,44 @@ func NewWorkers() *Workers {
 	return w
 }
 
+// begin says that a layer is being sealed. What it returns is called at its end, and
+// the last one lets go of the memory.
+func (w *Workers) begin() (end func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.users++
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.users--; w.users > 0 {
+			return
+		}
+		w.buffers = nil
+	}
+}
+
 // buffer returns an empty buffer with room for n bytes.
 func (w *Workers) buffer(n int64) []byte {
-	if b, ok := w.buffers.Get().(*[]byte); ok && int64(cap(*b)) >= n {
-		return (*b)[:0]
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, b := range slices.Backward(w.buffers) {
+		if int64(cap(b)) >= n {
+			w.buffers = slices.Delete(w.buffers, i, i+1)
+			return b[:0]
+		}
 	}
+	w.buffers = nil // of another codec: they are too small, and would stay beside the new ones
 	return make([]byte, 0, n)
 }
 
 // recycle takes a buffer back.
 func (w *Workers) recycle(b []byte) {
-	if cap(b) > 0 {
-		w.buffers.Put(&b)
+	if cap(b) == 0 {
+		return
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.buffers = append(w.buffers, b)
 }
 
 // receive is a receive that ends with the context.
