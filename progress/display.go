@@ -48,6 +48,8 @@ type Options struct {
 	Now func() time.Time
 	// Size is the terminal's size in columns and rows (nil: asked of Out, which must then be a terminal for TTY).
 	Size func() (width, height int)
+	// Doing is the first word of a terminal's head ("": Building).
+	Doing string
 	// Failed, if not nil, is called once, from any goroutine, when Out cannot be written any more: nobody reads it.
 	Failed func(error)
 }
@@ -55,6 +57,7 @@ type Options struct {
 // Display shows the steps of one build.
 type Display struct {
 	now   func() time.Time
+	doing string
 	out   *stickyWriter
 	every time.Duration
 	pane  int // log lines shown below a running step
@@ -103,7 +106,10 @@ func newDisplay(o Options) (*Display, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Display{now: o.Now, out: &stickyWriter{w: o.Out, failed: o.Failed}, every: defaultRefresh, pane: defaultPane, stop: make(chan struct{})}
+	if o.Doing == "" {
+		o.Doing = "Building"
+	}
+	d := &Display{now: o.Now, doing: o.Doing, out: &stickyWriter{w: o.Out, failed: o.Failed}, every: defaultRefresh, pane: defaultPane, stop: make(chan struct{})}
 	if ms, err := strconv.Atoi(o.Getenv("TTY_DISPLAY_RATE")); err == nil && ms > 0 && ms <= 60_000 {
 		d.every = time.Duration(ms) * time.Millisecond
 	}

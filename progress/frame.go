@@ -32,6 +32,7 @@ const (
 
 // picture is the state of a build at one instant: with a size it determines what the terminal shows.
 type picture struct {
+	doing       string
 	rows        []row
 	took        time.Duration
 	ended, all  int // steps
@@ -51,7 +52,7 @@ func (d *Display) snapshot(last bool) picture {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.now()
-	p := picture{took: now.Sub(d.begin), all: len(d.steps), last: last, paneMaximum: d.pane}
+	p := picture{doing: d.doing, took: now.Sub(d.begin), all: len(d.steps), last: last, paneMaximum: d.pane}
 	for _, s := range d.started {
 		if s.state > running {
 			p.ended++
@@ -106,7 +107,7 @@ func (s *Step) rows(to []row, now time.Time, pane int) []row {
 // lines fits the picture to a terminal. All but the last picture have fewer lines than the terminal.
 func (p picture) lines(width, height int) []line {
 	width, height = max(width, 1), max(height, 1)
-	head := fmt.Sprintf("[+] Building %.1fs (%d/%d)", max(p.took.Seconds(), 0), p.ended, p.all)
+	head := fmt.Sprintf("[+] %s %.1fs (%d/%d)", p.doing, max(p.took.Seconds(), 0), p.ended, p.all)
 	if p.last && p.all > 0 && p.ended == p.all {
 		head += " FINISHED"
 	}

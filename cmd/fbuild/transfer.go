@@ -39,7 +39,11 @@ func (a *app) shown(title string, quiet bool, fn func(step *progress.Step) error
 	if quiet {
 		mode = progress.Quiet
 	}
-	d, err := progress.New(progress.Options{Mode: mode, Out: a.stderr})
+	doing := "Pulling"
+	if strings.HasPrefix(title, "push ") {
+		doing = "Pushing"
+	}
+	d, err := progress.New(progress.Options{Mode: mode, Out: a.stderr, Doing: doing})
 	if err != nil {
 		return err
 	}
@@ -289,6 +293,9 @@ func (a *app) loadCommand() *cobra.Command {
 					defer func() { _ = os.Remove(from) }() // or the store's sweep does
 				}
 				list, err := image.Load(cmd.Context(), s, from, p)
+				if err != nil && from != file {
+					err = &stdinError{err, from}
+				}
 				if err != nil {
 					return err
 				}
@@ -302,6 +309,15 @@ func (a *app) loadCommand() *cobra.Command {
 	cmd.Flags().Lookup("quiet").Hidden = true
 	return cmd
 }
+
+// stdinError is an error about the file that stdin was read into.
+type stdinError struct {
+	err  error
+	file string
+}
+
+func (e *stdinError) Error() string { return strings.ReplaceAll(e.err.Error(), e.file, "from stdin") }
+func (e *stdinError) Unwrap() error { return e.err }
 
 func (a *app) sayLoaded(list []*image.Image) error {
 	for _, img := range list {

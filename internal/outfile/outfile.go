@@ -23,6 +23,9 @@ func Write(name string, fn func(io.Writer) error) (err error) {
 		return errors.Join(fn(f), f.Close())
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-")
+	if pe, ok := errors.AsType[*os.PathError](err); ok {
+		err = &os.PathError{Op: "create", Path: name, Err: pe.Err} // the name that was asked for
+	}
 	if err != nil {
 		return err
 	}
