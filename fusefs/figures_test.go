@@ -26,27 +26,40 @@ import (
 var (
 	figureRounds = flag.Int("figures", 0, "measure so many rounds against overlayfs")
 	figureNames  = flag.String("figure", ".", "those that match")
+	figureNot    = flag.String("figure-not", "^$", "but not those that match")
 	figureBusy   = flag.Int("figure-busy", 0, "so many processes compute meanwhile")
 	figureSync   = flag.Bool("figure-sync", true, "write out what is dirty before each")
 )
 
 // figures are what is measured, in this order on one root. An entry is a shell command, or one of figureIn's.
-var figures = []struct{ name, how, args string }{
+var figures = []figure{
 	{"first stat of 20,000 parent files", "go", "stat base 20000"},
 	{"second stat", "go", "stat base 20000"},
 	{"first read of 20,000 parent files", "go", "read base 20000"},
 	{"second read", "go", "read base 20000"},
+	{"cp -a of 20,000 parent files", "sh", "cp -a pc copied"},
+	{"chmod -R of 60,000 parent files", "sh", "chmod -R o-r pa"},
+	{"chown -R of 60,000 parent files", "sh", "chown -R 1:1 pb"},
+	{"mv of a parent tree of 60,000", "sh", "mv pm moved60"},
+	{"rm -rf of 60,000 parent files", "sh", "rm -rf pr"},
 	{"create 30,000 files of 1-8 KiB", "go", "create new 30000"},
 	{"two at once, 10,000 each", "go", "two n 10000"},
 	{"tar x of 30,000 files", "sh", "tar xf $TAR"},
 	{"cp -a of 30,000 files", "sh", "cp -a new copy"},
-	{"chmod -R of 60,000 entries", "sh", "chmod -R o-r new copy"},
-	{"chown -R of 60,000 entries", "sh", "chown -R 1:1 new copy"},
+	{"chmod -R of 60,000 new files", "sh", "chmod -R o-r new copy"},
+	{"chown -R of 60,000 new files", "sh", "chown -R 1:1 new copy"},
 	{"mv of a parent tree of 20,000", "sh", "mv base moved"},
-	{"rm -rf of 60,000 files", "sh", "rm -rf copy n1 n2"},
+	{"rm -rf of 50,000 new files", "sh", "rm -rf copy n1 n2"},
 	{"write 1 GiB in 128 KiB", "go", "write big 1073741824 131072"},
 	{"read it back", "go", "readall big 1073741824 131072"},
 	{"write 256 MiB in 4 KiB", "go", "write small 268435456 4096"},
+}
+
+type figure struct{ name, how, args string }
+
+// parentTrees are in the base, if a figure that is wanted names them.
+var parentTrees = []struct{ name, files string }{
+	{"base", "20000"}, {"pc", "20000"}, {"pa", "60000"}, {"pb", "60000"}, {"pm", "60000"}, {"pr", "60000"},
 }
 
 // figureIn does one of the measured operations in the current directory.
@@ -125,10 +138,13 @@ func TestFigures(t *testing.T) {
 	if *figureRounds == 0 {
 		return // a measurement, no test
 	}
-	base, tar := figureInputs(t)
-	busy(t)
 	fuse, ovl := make([][]cost, len(figures)), make([][]cost, len(figures))
 	var ends []time.Duration
+	if !figureWanted(endOfRun) && !slices.ContainsFunc(figures, func(f figure) bool { return figureWanted(f.name) }) {
+		return
+	}
+	base, tar := figureInputs(t)
+	busy(t)
 	w := newWorld(t)
 	server, client := serverProcess(t)
 	serverID = server.Process.Pid
@@ -209,8 +225,14 @@ func figureInputs(t *testing.T) (base, tar string) {
 	t.Helper()
 	base = t.TempDir()
 	t.Chdir(base)
-	if err := figureIn([]string{"create", "base", "20000"}); err != nil {
-		t.Fatal(err)
+	for _, p := range parentTrees {
+		if slices.ContainsFunc(figures, func(f figure) bool {
+			return figureWanted(f.name) && slices.Contains(strings.Fields(f.args), p.name)
+		}) || p.name == "base" {
+			if err := figureIn([]string{"create", p.name, p.files}); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	t.Chdir(t.TempDir())
 	if err := figureIn([]string{"create", "tarred", "30000"}); err != nil {
@@ -298,7 +320,9 @@ func cpu() (sum time.Duration) {
 	return sum
 }
 
-func figureWanted(name string) bool { return regexp.MustCompile(*figureNames).MatchString(name) }
+func figureWanted(name string) bool {
+	return regexp.MustCompile(*figureNames).MatchString(name) && !regexp.MustCompile(*figureNot).MatchString(name)
+}
 
 func measure(t *testing.T, root, tar string, into [][]cost) {
 	for k, f := range figures {
