@@ -289,3 +289,17 @@ func TestPushByDigest(t *testing.T) {
 		t.Errorf("another digest: got %v, want ErrRef", err)
 	}
 }
+
+func TestRetryAfter(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"": 0, "7": 7 * time.Second, "999999": time.Hour, "-1": 0, "soon": 0,
+		time.Now().Add(90 * time.Second).UTC().Format(http.TimeFormat): 90 * time.Second,
+		time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat):       0,
+	} {
+		resp := &http.Response{StatusCode: 429, Header: http.Header{"Retry-After": {text}}, Body: http.NoBody}
+		se, ok := errors.AsType[*statusError]((&session{}).statusError(resp))
+		if !ok || se.after > want || se.after < want-5*time.Second {
+			t.Errorf("%q: got %+v, want %s", text, se, want)
+		}
+	}
+}
