@@ -77,8 +77,9 @@ func (c Compression) options() layer.Options {
 }
 
 // stepCompression is how the layers of steps are compressed when they are made: as
-// all images of the build want them, else with gzip. The seekable forms are made at
-// the end, out of the same frames where they can be.
+// all images of the build want them, else with gzip. An eStargz layer is made at the
+// end, because its table is a file of the tar, which no step made, out of the frames
+// of gzip where it can be.
 func stepCompression(outs []Output) Compression {
 	var all []Compression
 	for _, o := range outs {
@@ -87,7 +88,7 @@ func stepCompression(outs []Output) Compression {
 		}
 	}
 	differs := func(c Compression) bool { return c.word() != all[0].word() }
-	if len(all) == 0 || all[0].seekable() || slices.ContainsFunc(all, differs) {
+	if len(all) == 0 || all[0].Type == "estargz" || slices.ContainsFunc(all, differs) {
 		return Compression{}
 	}
 	return all[0]

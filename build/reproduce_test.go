@@ -80,6 +80,7 @@ func TestCompressionCheck(t *testing.T) {
 		{[]Output{zstd, {Type: OutputLocal}}, "zstd"},
 		{[]Output{zstd, {Type: OutputImage}}, ""},
 		{[]Output{{Type: OutputImage, Compression: Compression{Type: "estargz"}}}, ""},
+		{[]Output{{Type: OutputImage, Compression: Compression{Type: "zstd:chunked"}}}, "zstd:chunked"},
 	} {
 		c := stepCompression(tt.outs)
 		if got := c.word(); got != tt.want {

@@ -182,6 +182,7 @@ func (b *builder) commitStep(c commitment) result {
 			}
 			rec.DiffID, rec.Digest = l.diffID, l.desc.Digest.String()
 			rec.Size, rec.MediaType, rec.Compression = l.desc.Size, string(l.desc.MediaType), l.how
+			rec.Annotations = l.desc.Annotations
 		}
 		return b.finished(ctx, c, rec, res)
 	})
@@ -237,13 +238,17 @@ func (b *builder) remember(ctx context.Context, key Key, below *fsState, rec ste
 // seal writes the layer's blob and index.
 func (l *fsLayer) seal(ctx context.Context, b *builder) error {
 	to := stepCompression(b.opts.Outputs)
-	l.how = to.word()
 	var sealed layer.Sealed
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.store.SyncPacks(l.changes) }) // meanwhile: the index has to wait for it
 	g.Go(func() error {
 		var err error
 		sealed, err = b.sealBlob(gctx, l.changes, to.options())
+		if errors.Is(err, layer.ErrNotSeekable) { // no fault of a step's: its layer need not be in the image
+			to = Compression{}
+			sealed, err = b.sealBlob(gctx, l.changes, to.options())
+		}
+		l.how = to.word()
 		return err
 	})
 	if err := g.Wait(); err != nil {

@@ -132,7 +132,7 @@ func (b *builder) tracedLayer(r *tracedResult) (*fsLayer, bool) {
 	if err != nil || !b.store.HasBlob(tree.Digest(r.Step.Digest)) {
 		return nil, false
 	}
-	desc := v1.Descriptor{MediaType: types.MediaType(r.Step.MediaType), Size: r.Step.Size, Digest: h}
+	desc := v1.Descriptor{MediaType: types.MediaType(r.Step.MediaType), Size: r.Step.Size, Digest: h, Annotations: r.Step.Annotations}
 	l := knownLayer(r.Step.DiffID, desc, nil)
 	l.how = r.Step.Compression
 	return l, true

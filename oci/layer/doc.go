@@ -42,6 +42,10 @@ var ErrTooLarge = errors.New("archive exceeds the limits")
 // compression, and by nothing else.
 var ErrNotArchive = errors.New("not a tar archive")
 
+// ErrNotSeekable is returned by Seal for what the table of contents of a seekable
+// layer cannot say.
+var ErrNotSeekable = errors.New("cannot stand in the table of contents of a seekable layer")
+
 // Contents gives the bytes of file nodes.
 type Contents interface {
 	// Open returns the bytes of n from its start; the caller closes it. It is

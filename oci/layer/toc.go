@@ -88,11 +88,11 @@ func (t *toc) add(h *header) error {
 		DevMajor: int64(h.major), DevMinor: int64(h.minor), Size: h.size,
 	}
 	if !utf8.ValidString(h.name) || !utf8.ValidString(h.link) {
-		return fmt.Errorf("its name or target is not UTF-8 and cannot stand in the table of contents of a seekable layer")
+		return fmt.Errorf("its name or target, which is not UTF-8, %w", ErrNotSeekable)
 	}
 	const lastYear = 253402300799 // 9999
 	if h.mtime < -62135596800 || h.mtime > lastYear {
-		return fmt.Errorf("its time %d cannot stand in the table of contents of a seekable layer", h.mtime)
+		return fmt.Errorf("its time %d %w", h.mtime, ErrNotSeekable)
 	}
 	if h.mtime != 0 || t.zstd {
 		e.ModTime = time.Unix(h.mtime, 0).UTC().Format(time.RFC3339)
