@@ -247,7 +247,10 @@ func (b *builder) keepIndex(idx *oci.Index, res *Result, step *progress.Step) er
 	}
 	refs := []tree.Digest{d}
 	for _, img := range idx.Images() {
-		refs = append(refs, img.Digest())
+		refs = append(refs, img.Digest(), tree.Digest(img.Manifest.Config.Digest.String()))
+		for _, l := range img.Layers {
+			refs = append(refs, tree.Digest(l.Desc.Digest.String()))
+		}
 	}
 	id := idx.Desc.Digest.String()
 	if err := b.putJSON(kindImage, idx.Desc.Digest.Hex, id, refs, nil); err != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/oci"
@@ -23,12 +24,20 @@ func All(ctx context.Context, s *cache.Store) ([]*Image, error) {
 	}
 	known := map[string]bool{}
 	for _, img := range list {
-		for _, one := range img.Whole().Images() {
-			known[one.Manifest.Config.Digest.String()] = true
+		img.parts(known)
+	}
+	var keys, single []string
+	for key, rec := range s.Records(cache.KindImage) {
+		switch {
+		case !isImage(key, rec):
+		case isIndex(key, rec):
+			keys = append(keys, key)
+		default:
+			single = append(single, key)
 		}
 	}
-	for key, rec := range s.Records(cache.KindImage) {
-		if id := "sha256:" + key; !isImage(key, rec) || known[id] {
+	for _, key := range append(keys, single...) { // an index first: it has its images
+		if known["sha256:"+key] {
 			continue
 		}
 		img, err := unnamed(ctx, s, key)
@@ -38,11 +47,24 @@ func All(ctx context.Context, s *cache.Store) ([]*Image, error) {
 		if err != nil {
 			return nil, damaged("sha256:"+key, err)
 		}
+		img.parts(known)
 		list = append(list, img)
 	}
 	slices.SortStableFunc(list, byAge)
 	return list, nil
 }
+
+// parts adds the ID of the image, and those of an index's images.
+func (i *Image) parts(ids map[string]bool) {
+	ids[i.ID()] = true
+	for _, one := range i.Whole().Images() {
+		ids[one.Manifest.Config.Digest.String()] = true
+	}
+}
+
+// isIndex says whether the record of an image is of one for several platforms: its key is
+// the digest of the index.
+func isIndex(key string, rec cache.Record) bool { return rec.Blobs[0].Hex() == key }
 
 // isImage tells the record of an image from others of its kind.
 func isImage(key string, rec cache.Record) bool {
@@ -65,7 +87,11 @@ func unnamed(ctx context.Context, s *cache.Store, key string) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", cache.ErrNotFound, err)
 	}
-	return open(ctx, s, v1.Descriptor{Digest: h})
+	desc := v1.Descriptor{Digest: h}
+	if isIndex(key, rec) {
+		desc.MediaType = types.OCIImageIndex
+	}
+	return open(ctx, s, desc)
 }
 
 // keep makes an image be found by its ID.
@@ -107,6 +133,9 @@ func Forget(ctx context.Context, s *cache.Store, img *Image) (gone bool, err err
 				return false, err
 			}
 		}
+	}
+	if img.Index != nil {
+		return true, s.DeleteRecord(cache.KindImage, img.Index.Desc.Digest.Hex)
 	}
 	return !held[img.Manifest.Config.Digest], nil
 }
