@@ -65,6 +65,9 @@ func (r *runner) runs(ctx context.Context, c v1.ConfigFile) error {
 		return err
 	}
 	if err := box.Emulate(p.Architecture, path); err != nil {
+		if how == exec.Unknown { // the kernel may have a handler that cannot be seen from here
+			return nil
+		}
 		return &ForeignError{Platform: p, How: how, Err: err}
 	}
 	if r.emulated == nil {

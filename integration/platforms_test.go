@@ -144,7 +144,7 @@ func TestEmulator(t *testing.T) {
 		}
 		r := h.run(build...)
 		if !newKernel() {
-			if !strings.Contains(r.stderr, "since 6.7") {
+			if !strings.Contains(r.stderr, "since Linux 6.7") {
 				t.Errorf("got no word of the kernel's age\n%s", r.stderr)
 			}
 			return
