@@ -73,15 +73,15 @@ func TestPrograms(t *testing.T) {
 func samePrograms(t *testing.T, on []string, name string, args func(*testing.T) []string) {
 	t.Helper()
 	t.Run(name, func(t *testing.T) {
-		for _, r := range on {
-			t.Run(r, func(t *testing.T) {
+		for _, recorder := range on {
+			t.Run(recorder, func(t *testing.T) {
 				flags := args(t)
-				h := newHome(t, leg{suite.actors[len(suite.actors)-1], r})
+				h := newHome(t, leg{suite.actors[len(suite.actors)-1], recorder})
 				h.copyPrograms()
 				layout := filepath.Join(h.dir, "image")
 				start := time.Now()
-				h.build(append(append([]string{"build", "--progress=plain", "--network=none", "-o", "type=oci,tar=false,dest=" + layout}, flags...), ".")...)
-				t.Logf("%s on %s: %.0f s", name, r, time.Since(start).Seconds())
+				r := h.build(append(append([]string{"build", "--progress=plain", "--network=none", "-o", "type=oci,tar=false,dest=" + layout}, flags...), ".")...)
+				t.Logf("%s on %s: %.0f s\n%s", name, recorder, time.Since(start).Seconds(), r.stderr)
 				img, err := layoutImage(layout, "")
 				if err != nil {
 					t.Fatal(err)
@@ -90,7 +90,7 @@ func samePrograms(t *testing.T, on []string, name string, args func(*testing.T) 
 				if err != nil {
 					t.Fatal(err)
 				}
-				comparePrograms(t, name, r, li)
+				comparePrograms(t, name, recorder, li)
 			})
 		}
 	})
