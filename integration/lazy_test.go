@@ -60,7 +60,7 @@ func (reg *lazyRegistry) spoils(fn func(w http.ResponseWriter, r *http.Request) 
 // own.
 func (reg *lazyRegistry) lazyBase(h *home, form string) {
 	reg.makeBase(h, form, "RUN mkdir /data && for i in 1 2 3 4 5 6 7 8; do dd if=/dev/urandom of=/data/big$i bs=1M count=1 2>/dev/null; echo small$i > /data/small$i; done"+
-			" && cat /data/big? > /data/big && rm /data/big? && ln /data/small1 /data/link && ln -s small2 /data/symlink")
+		" && cat /data/big? > /data/big && rm /data/big? && ln /data/small1 /data/link && ln -s small2 /data/symlink")
 }
 
 func (reg *lazyRegistry) makeBase(h *home, form, run string) {

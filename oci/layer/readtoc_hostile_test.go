@@ -175,8 +175,11 @@ func TestTableNames(t *testing.T) {
 	f := forge(t, []string{"hello", "world"}, func(at []int64) []object {
 		return []object{
 			tocFile("../../etc/passwd", "hello", at[0]), tocFile("/abs", "hello", at[0]), tocFile("twice", "hello", at[0]),
-			{"type": "symlink", "name": "up", "linkName": "/../.."}, tocFile("up/inside", "hello", at[0]),
-			tocFile("./twice", "world", at[1]), {"type": "reg", "name": "etc/.wh.gone"}, {"type": "hardlink", "name": "again", "linkName": "twice"},
+			{"type": "symlink", "name": "up", "linkName": "/../.."},
+			tocFile("up/inside", "hello", at[0]),
+			tocFile("./twice", "world", at[1]),
+			{"type": "reg", "name": "etc/.wh.gone"},
+			{"type": "hardlink", "name": "again", "linkName": "twice"},
 		}
 	})
 	table, err := f.read(t, Limits{})
@@ -253,8 +256,12 @@ func TestTableDigest(t *testing.T) {
 		t.Errorf("another digest of zstd:chunked: got %v, want ErrTable", err)
 	}
 	for _, a := range []map[string]string{
-		nil, {stargzTOCDigest: ""}, {stargzTOCDigest: "sha512:00"}, {chunkedChecksum: string(sumOf(nil))},
-		{chunkedChecksum: string(sumOf(nil)), chunkedPosition: "1:2:3:2"}, {chunkedChecksum: string(sumOf(nil)), chunkedPosition: "-1:2:3:1"},
+		nil,
+		{stargzTOCDigest: ""},
+		{stargzTOCDigest: "sha512:00"},
+		{chunkedChecksum: string(sumOf(nil))},
+		{chunkedChecksum: string(sumOf(nil)), chunkedPosition: "1:2:3:2"},
+		{chunkedChecksum: string(sumOf(nil)), chunkedPosition: "-1:2:3:1"},
 	} {
 		if _, ok := FindSeekable(a); ok {
 			t.Errorf("annotations %v: found a table", a)
