@@ -173,6 +173,8 @@ func (s *spool) writeOut(fail func(error)) {
 func (s *spool) unlockedWrite(c *chunk, r redo) error {
 	s.mu.Unlock()
 	defer s.mu.Lock()
+	s.busy.Store(true)
+	defer s.busy.Store(false)
 	if _, err := s.f.WriteAt(c.buf[r.at-c.base:][:r.n], r.at); err != nil {
 		return fmt.Errorf("write spool: %w", err)
 	}
@@ -252,7 +254,7 @@ func (s *spool) readDisk(p []byte, at int64) error {
 
 // start starts the writer for a spool with so many arenas.
 func (s *spool) start(arenas int, fail func(error)) {
-	s.most = arenas + spare
+	s.most = arenas + spare + 1 // samecore.go
 	s.written.Go(func() { s.writeOut(fail) })
 }
 

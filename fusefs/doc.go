@@ -23,7 +23,8 @@
 //
 // Concurrency: one worker for each two processors reads the step's device and
 // answers, one request after the other, into an arena of the spool of its own;
-// any number of steps live side by side.
+// any number of steps live side by side. Where requests come fast, another thread serves
+// on the caller's processor instead (samecore.go).
 //
 // Fails when: the spool or a pack can't be read or written, a handler panics,
 // or the kernel does not let go of the mount in time; the step then fails.

@@ -192,7 +192,7 @@ func TestHostileEnds(t *testing.T) {
 }
 
 // serverProcess starts a recorder as builds do. The end of the test ends it.
-func serverProcess(t *testing.T) (*osexec.Cmd, *recorder.Client) {
+func serverProcess(t *testing.T, child string) (*osexec.Cmd, *recorder.Client) {
 	t.Helper()
 	testenv.NeedFUSE(t)
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -204,7 +204,7 @@ func serverProcess(t *testing.T) (*osexec.Cmd, *recorder.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := reexec.Command(context.Background(), "recorder-fuse") // it ends after the test's context
+	server := reexec.Command(context.Background(), child) // it ends after the test's context
 	server.ExtraFiles, server.Stderr, server.Dir = []*os.File{theirs}, os.Stderr, "/"
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
@@ -226,7 +226,7 @@ func serverProcess(t *testing.T) (*osexec.Cmd, *recorder.Client) {
 // failed. LAWS 20.
 func TestServerProcess(t *testing.T) {
 	w := newWorld(t)
-	server, client := serverProcess(t)
+	server, client := serverProcess(t, "recorder-fuse")
 	layer := w.parent()
 	start := func(id string) *running {
 		work := filepath.Join(w.dir, "work", id)

@@ -17,7 +17,7 @@ func TestFigureMemory(t *testing.T) {
 	w := newWorld(t)
 	fmt.Println("| | resident | highest, end of the step included |\n|---|--:|--:|")
 	row := func(name, layer, do string) {
-		server, client := serverProcess(t)
+		server, client := serverProcess(t, "recorder-fuse")
 		id := strings.Fields(do)[0]
 		root := w.served(client, id, layer)
 		one(t, root, "go", do, "")

@@ -28,6 +28,8 @@ var (
 	figureNames  = flag.String("figure", ".", "those that match")
 	figureNot    = flag.String("figure-not", "^$", "but not those that match")
 	figureBusy   = flag.Int("figure-busy", 0, "so many processes compute meanwhile")
+	figureBoth   = flag.Bool("figure-both", false, "beside a recorder that does not serve on its caller's processor as well")
+	figureServer = flag.String("figure-server", "recorder-fuse", "the recorder: as it is, test-normal or test-guest (samecore.go)")
 	figureSync   = flag.Bool("figure-sync", true, "write out what is dirty before each")
 )
 
@@ -53,6 +55,7 @@ var figures = []figure{
 	{"write 1 GiB in 128 KiB", "go", "write big 1073741824 131072"},
 	{"read it back", "go", "readall big 1073741824 131072"},
 	{"write 256 MiB in 4 KiB", "go", "write small 268435456 4096"},
+	{"make -j2 of 60 C files", "sh", "mkdir cc; cd cc; for i in $(seq 60); do echo '#include <stdio.h>' > $i.c; done; echo all: $(seq -f %g.o 60) > Makefile; TMPDIR=$PWD make -sj2"},
 }
 
 type figure struct{ name, how, args string }
@@ -138,7 +141,7 @@ func TestFigures(t *testing.T) {
 	if *figureRounds == 0 {
 		return // a measurement, no test
 	}
-	fuse, ovl := make([][]cost, len(figures)), make([][]cost, len(figures))
+	fuse, ovl, normal := make([][]cost, len(figures)), make([][]cost, len(figures)), make([][]cost, len(figures))
 	var ends []time.Duration
 	if !figureWanted(endOfRun) && !slices.ContainsFunc(figures, func(f figure) bool { return figureWanted(f.name) }) {
 		return
@@ -146,10 +149,19 @@ func TestFigures(t *testing.T) {
 	base, tar := figureInputs(t)
 	busy(t)
 	w := newWorld(t)
-	server, client := serverProcess(t)
+	server, client := serverProcess(t, *figureServer)
 	serverID = server.Process.Pid
 	layer := w.fromDir(base)
 	for round := range *figureRounds {
+		if *figureBoth {
+			other, c := serverProcess(t, "test-normal")
+			serverID = other.Process.Pid
+			measure(t, w.served(c, fmt.Sprint("n", round), layer), tar, normal)
+			if _, err := c.Finish(t.Context(), fmt.Sprint("n", round)); err != nil {
+				t.Fatal(err)
+			}
+			serverID = server.Process.Pid
+		}
 		root := w.served(client, fmt.Sprint("a", round), layer)
 		measure(t, root, tar, fuse)
 		if _, err := client.Finish(t.Context(), fmt.Sprint("a", round)); err != nil {
@@ -162,7 +174,7 @@ func TestFigures(t *testing.T) {
 		}
 		onOverlay(t, base, func(root string) { measure(t, root, tar, ovl) })
 	}
-	fmt.Printf("| | fuse ms | overlayfs ms | ratio [lowest, highest] | ratio of processor time |\n|---|--:|--:|--:|--:|\n")
+	fmt.Printf("| | fuse ms | overlayfs ms | ratio [lowest, highest] | ratio of processor time |%s\n|---|--:|--:|--:|--:|\n", map[bool]string{true: " without same core: ms, on/off |"}[*figureBoth])
 	for k, f := range figures {
 		if fuse[k] == nil {
 			continue
@@ -172,7 +184,15 @@ func TestFigures(t *testing.T) {
 			wall, work = append(wall, float64(x.wall)/float64(ovl[k][i].wall)), append(work, float64(x.cpu)/float64(ovl[k][i].cpu))
 		}
 		slices.Sort(wall)
-		fmt.Printf("| %s | %.1f | %.1f | **%.2f** [%.2f, %.2f] | %.2f |\n", f.name, median(wallMs(fuse[k])), median(wallMs(ovl[k])), median(wall), wall[0], wall[len(wall)-1], median(work))
+		fmt.Printf("| %s | %.1f | %.1f | **%.2f** [%.2f, %.2f] | %.2f |", f.name, median(wallMs(fuse[k])), median(wallMs(ovl[k])), median(wall), wall[0], wall[len(wall)-1], median(work))
+		if *figureBoth {
+			var against []float64
+			for i, x := range fuse[k] {
+				against = append(against, float64(x.wall)/float64(normal[k][i].wall))
+			}
+			fmt.Printf(" %.1f, **%.2f** |", median(wallMs(normal[k])), median(against))
+		}
+		fmt.Println()
 	}
 	if len(ends) > 0 {
 		slices.Sort(ends)

@@ -27,6 +27,7 @@ type Options struct {
 	// Workers is how many threads answer requests; 0 for what suits the processors.
 	Workers int
 
+	core  coreMode                                         // of tests: who may serve
 	blind []rule                                           // of tests: rules that traces are made without
 	check func(*step, tree.Changes, []string, int64) error // of tests: told of what changes found
 }
@@ -93,7 +94,7 @@ func (b *backend) Mount(ctx context.Context, spec recorder.Spec) (string, error)
 	}
 	s := newStep(parent, set, newSpool(w))
 	s.fills = b.fill != nil
-	s.root, s.check, s.leaving = filepath.Join(spec.WorkDir, "root"), b.opts.check, &b.leaving
+	s.root, s.check, s.leaving, s.core = filepath.Join(spec.WorkDir, "root"), b.opts.check, &b.leaving, b.opts.core
 	if spec.Trace {
 		s.traces.start(b.opts.blind)
 	}
@@ -158,6 +159,8 @@ type step struct {
 	fuse.RawFileSystem
 
 	root    string // the mount point
+	core    coreMode
+	guest   *sameCore // nil where none may serve
 	check   func(*step, tree.Changes, []string, int64) error
 	leaving *sync.WaitGroup // of the backend
 	parent  tree.Tree
@@ -214,10 +217,12 @@ func Children() map[string]func() int {
 }
 
 // serve is the body of the recorder process (LAWS 20).
-func serve() int {
+func serve() int { return serveWith(Options{}) }
+
+func serveWith(opts Options) int {
 	// Answers hardly allocate: memory is dearer here than collecting it.
 	debug.SetGCPercent(50)
-	if err := recorder.ServeFD(context.Background(), New(Options{})); err != nil { //nolint:forbidigo // this is the main of a child
+	if err := recorder.ServeFD(context.Background(), New(opts)); err != nil { //nolint:forbidigo // this is the main of a child
 		fmt.Fprintln(os.Stderr, "fbuild: error: serve recorder:", err)
 		return 1
 	}

@@ -60,7 +60,7 @@ func (w *worker) hot(h *fuse.InHeader) (size int, st fuse.Status, known bool) {
 		return sizeOf(*out), st, true
 	case opRead:
 		in := inAs[fuse.ReadIn](w)
-		if s.fills && s.readLater(in) {
+		if s.fills && s.readLater(in, w.device) {
 			return none, fuse.OK, true
 		}
 		size, st = s.readInto(in, w.payload(in.Size))

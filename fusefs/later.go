@@ -16,7 +16,7 @@ import (
 
 // readLater reports whether a READ needs bytes that are not here; it is then answered
 // from elsewhere.
-func (s *step) readLater(in *fuse.ReadIn) bool {
+func (s *step) readLater(in *fuse.ReadIn, device int) bool {
 	i, st := s.regular(in.NodeId, ruleContent)
 	if st != fuse.OK {
 		return false
@@ -26,7 +26,7 @@ func (s *step) readLater(in *fuse.ReadIn) bool {
 		return false
 	}
 	req := *in
-	s.workers.Go(func() { s.readMissing(&req, missing) }) // a worker runs: nobody waits for the end yet
+	s.workers.Go(func() { s.readMissing(&req, device, missing) }) // a worker runs: nobody waits for the end yet
 	return true
 }
 
@@ -61,8 +61,9 @@ func (s *step) missing(i *inode, off, n int64) []tree.Extent {
 	return out
 }
 
-// readMissing gets what is missing, without the contents' lock, then answers.
-func (s *step) readMissing(in *fuse.ReadIn, missing []tree.Extent) {
+// readMissing gets what is missing, without the contents' lock, then answers by the
+// descriptor that the READ came from: no other can.
+func (s *step) readMissing(in *fuse.ReadIn, device int, missing []tree.Extent) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.panicked(v)
@@ -87,7 +88,7 @@ func (s *step) readMissing(in *fuse.ReadIn, missing []tree.Extent) {
 	head := fuse.OutHeader{Length: uint32(outSize + size), Status: -int32(st), Unique: in.Unique}
 	*(*fuse.OutHeader)(unsafe.Pointer(&reply[0])) = head //nolint:gosec // G103: as outAs
 	// ENOENT and ENODEV: nobody waits for it any more.
-	if _, err := unix.Write(s.device, reply[:outSize+size]); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
+	if _, err := unix.Write(device, reply[:outSize+size]); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
 		s.fail(fmt.Errorf("answer late READ: %w", err))
 	}
 }

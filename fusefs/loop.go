@@ -18,7 +18,12 @@ const (
 
 // worker reads requests from the device and answers them, one after the other.
 type worker struct {
-	s     *step
+	s      *step
+	device int
+	guest  bool      // of core
+	core   *sameCore // nil for workers that need not look after it
+	looks  int       // requests since core looked
+
 	cold  *fuse.ProtocolServer // what is rare: parsed and dispatched by go-fuse
 	arena arena
 	tail  []byte // of arena
@@ -29,7 +34,7 @@ type worker struct {
 
 func (s *step) newWorker(cold *fuse.ProtocolServer) *worker {
 	return &worker{
-		s: s, cold: cold, arena: arena{sp: s.spool},
+		s: s, device: s.device, cold: cold, arena: arena{sp: s.spool},
 		in: make([]byte, headSize+tailRoom), out: make([]byte, outSize+maxWrite+block),
 	}
 }
@@ -45,9 +50,24 @@ func (s *step) serve(workers int) error {
 			return errors.Join(err, errors.New("the kernel sent no INIT"))
 		}
 	}
-	s.workers.Go(first.loop)
+	core := newSameCore(s)
+	s.guest, first.core = core, core
+	s.workers.Go(func() {
+		for first.once() {
+			if core != nil && core.on.Load() {
+				core.watch()
+			}
+		}
+	})
 	for range workers - 1 {
-		s.workers.Go(s.newWorker(cold).loop)
+		w := s.newWorker(cold)
+		s.workers.Go(func() {
+			for w.once() {
+				if core != nil && core.on.Load() {
+					core.rest()
+				}
+			}
+		})
 	}
 	go func() {
 		s.workers.Wait()
@@ -55,6 +75,7 @@ func (s *step) serve(workers int) error {
 			s.fail(fmt.Errorf("close /dev/fuse: %w", err))
 		}
 		close(s.served)
+		core.end()
 		<-s.over
 		if err := s.spool.drop(); err != nil {
 			s.fail(err)
@@ -63,21 +84,18 @@ func (s *step) serve(workers int) error {
 	return nil
 }
 
-// loop serves until the end. Where it can't go on, nobody may wait for answers.
-func (w *worker) loop() {
-	for {
-		more, err := w.next()
-		if err != nil {
-			w.s.fail(fmt.Errorf("serve root: %w", err))
-			if err := w.s.disconnect(); err != nil {
-				w.s.fail(err)
-			}
-			return
+// once serves one request. It reports whether there can be more. Where it can't go
+// on, nobody may wait for answers.
+func (w *worker) once() bool {
+	more, err := w.next()
+	if err != nil {
+		w.s.fail(fmt.Errorf("serve root: %w", err))
+		if err := w.s.disconnect(); err != nil {
+			w.s.fail(err)
 		}
-		if !more {
-			return
-		}
+		return false
 	}
+	return more
 }
 
 // next answers one request. It reports whether there can be more.
@@ -88,6 +106,9 @@ func (w *worker) next() (more bool, err error) {
 	n, errno := w.read()
 	switch {
 	case errno == nil:
+	case w.guest && errors.Is(errno, unix.EAGAIN):
+		w.core.await()
+		return true, nil
 	case errors.Is(errno, unix.ENOENT), errors.Is(errno, unix.EINTR), errors.Is(errno, unix.EAGAIN):
 		return true, nil // the caller gave up
 	case errors.Is(errno, unix.ECONNABORTED):
@@ -106,12 +127,21 @@ func (w *worker) next() (more bool, err error) {
 	if n > headSize && w.header().Opcode != opWrite {
 		copy(w.in[headSize:], w.tail[:n-headSize])
 	}
+	if w.guest {
+		w.core.served.Add(1)
+	}
 	size := w.answer()
+	if w.core != nil {
+		w.core.answered(w)
+	}
+	if w.guest {
+		w.core.served.Add(1)
+	}
 	if size == 0 {
 		return true, nil
 	}
 	// ENOENT: the caller gave up. ENODEV: the next read says so as well.
-	if _, err := unix.Write(w.s.device, w.out[:size]); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
+	if _, err := unix.Write(w.device, w.out[:size]); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
 		return false, fmt.Errorf("answer request %d: %w", w.header().Opcode, err)
 	}
 	return true, nil
@@ -120,7 +150,7 @@ func (w *worker) next() (more bool, err error) {
 // read takes the next request: its head, and what follows in the spool's tail.
 func (w *worker) read() (int, error) {
 	iov := [2]unix.Iovec{{Base: &w.in[0], Len: uint64(headSize)}, {Base: &w.tail[0], Len: tailRoom}}
-	n, _, errno := unix.Syscall(unix.SYS_READV, uintptr(w.s.device), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov))) //nolint:gosec // G103: what the system call takes
+	n, _, errno := unix.Syscall(unix.SYS_READV, uintptr(w.device), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov))) //nolint:gosec // G103: what the system call takes
 	if errno != 0 {
 		return 0, errno
 	}

@@ -3,6 +3,7 @@ package fusefs
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -30,11 +31,15 @@ func TestMain(m *testing.M) {
 	if os.Getenv(posixVar) != "" {
 		os.Exit(m.Run())
 	}
-	children := map[string]func() int{"test-in": runIn, "test-ask": runAsk, "test-figure": runFigure, "test-fsx": runFsx}
+	children := map[string]func() int{"test-in": runIn, "test-ask": runAsk, "test-figure": runFigure, "test-fsx": runFsx, "test-normal": serveNormally, "test-guest": serveAsGuest}
 	maps.Copy(children, Children())
 	maps.Copy(children, recordertest.Children())
 	os.Exit(testenv.InUserNS(m, children))
 }
+
+// serveNormally and serveAsGuest are recorder processes that never and always hand over to the guest of samecore.go.
+func serveNormally() int { return serveWith(Options{core: coreNever}) }
+func serveAsGuest() int  { return serveWith(Options{core: coreAlways}) }
 
 // runIn enters a root that another process serves (chroot or chdir) and becomes a command. The serving process must not do that itself:
 // it would deadlock with one CPU.
@@ -62,6 +67,16 @@ func runIn() int {
 	return 126
 }
 
+// alwaysGuest holds every test to a recorder whose guest serves whenever it can (samecore.go).
+var alwaysGuest = flag.Bool("guest", false, "hand every step over")
+
+func worldCore() coreMode {
+	if *alwaysGuest {
+		return coreAlways
+	}
+	return coreWhereFree
+}
+
 // world is a store directory and a recorder over it.
 type world struct {
 	t     *testing.T
@@ -74,7 +89,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	testenv.NeedFUSE(t)
-	w := &world{t: t, b: New(Options{check: checkChanges}), dir: t.TempDir()}
+	w := &world{t: t, b: New(Options{check: checkChanges, core: worldCore()}), dir: t.TempDir()}
 	for _, d := range []string{"packs", "work", "layers"} {
 		if err := os.Mkdir(filepath.Join(w.dir, d), 0o755); err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,7 @@ type spool struct {
 	f *os.File
 
 	written sync.WaitGroup // the writer
+	busy    atomic.Bool    // it writes
 
 	mu       sync.Mutex
 	moved    sync.Cond // the queue, the buffers or closing changed

@@ -1,0 +1,440 @@
+package fusefs
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// sameCore lets a second thread serve a step on the processor of whoever asks.
+//
+// A request that crosses processors takes two to three times the time of one that does
+// not, and the scheduler sends a caller whom a normal thread wakes to another processor.
+// A processor on which only SCHED_IDLE threads run counts as idle: woken by such a
+// thread, the caller stays. But that thread starves where somebody else wants its
+// processor, and can't leave its class again without privileges. So there are two, and
+// one of them serves at a time:
+//
+//   - The normal workers (loop.go) serve first. The first of them looks every lookEvery
+//     requests; where those came fast a few times in a row, and the machine is not full,
+//     it hands over.
+//   - The guest, SCHED_IDLE for ever, reads a clone of the device that does not block,
+//     on the processor of its caller, which it follows. Meanwhile the first worker
+//     sleeps a tick at a time, and the others till they are called.
+//   - Only the first worker takes back: when little is asked for, when the guest could
+//     run, is waited for and does not get on, or when the guest says that others want to
+//     run most of the time. The guest may then run anywhere, to end what it began. The
+//     pause until the next turn doubles, but for a turn that was worth it.
+//
+// Two that serve at once, as in the moment of taking back, are as right as two normal
+// workers are. Where the kernel refuses something, the normal workers stay. There is
+// no guest where there is one processor.
+type sameCore struct {
+	s       *step
+	force   bool // of tests: hand over at once and whatever others do
+	device  int  // a clone
+	load    int  // /proc/loadavg
+	proc    int  // a proc of the pid namespace that requests name threads in
+	all     unix.CPUSet
+	allowed int // others that may run beside
+
+	on      atomic.Bool   // the guest serves
+	leave   atomic.Bool   // it asks not to
+	refused atomic.Bool   // it can't
+	idle    atomic.Bool   // it waits for its turn
+	served  atomic.Uint64 // requests that it took or answered, so that odd is one in its hands
+	thread  atomic.Int32  // of the guest
+	start   chan uint32   // a caller's thread, for the guest to start with
+	ended   sync.WaitGroup
+	turns   int // handovers
+
+	mu   sync.Mutex
+	back sync.Cond // the normal workers serve again
+
+	// Of the first worker.
+	calm      int
+	since     time.Time // of its last look
+	notBefore time.Time
+	pause     time.Duration // after the guest's turn
+	own       statFile      // of the guest
+
+	// Of the guest.
+	worker *worker
+	busy   int // looks at which others wanted to run, less those at which nobody did
+	caller uint32
+	stat   statFile // of caller
+	cpu    int      // where it is pinned, -1 for nowhere
+}
+
+// coreMode is whether a sameCore may be used.
+type coreMode int
+
+const (
+	coreWhereFree coreMode = iota
+	coreNever
+	coreAlways
+)
+
+const (
+	lookEvery  = 64
+	calmLooks  = 3
+	busyLooks  = 8                                  // those that were not taken off
+	fastLook   = lookEvery * 100 * time.Microsecond // a look comes this soon where requests are all that is done
+	tick       = 500 * time.Microsecond
+	fewTicks   = 6     // in which less than fewServed was done
+	fewServed  = 2 * 4 // counted twice
+	stuckTicks = 2     // in which nothing was done although somebody waits
+	worthIt    = 20 * time.Millisecond
+	leastPause = 5 * time.Millisecond
+	mostPause  = 2 * time.Second
+
+	ioctlClone = 0x8004e500 // FUSE_DEV_IOC_CLONE
+)
+
+// newSameCore returns nil where there is nothing to choose.
+func newSameCore(s *step) *sameCore {
+	c := &sameCore{s: s, force: s.core == coreAlways, device: -1, load: -1, proc: -1, pause: leastPause, start: make(chan uint32, 1)}
+	if s.core == coreNever || unix.SchedGetaffinity(0, &c.all) != nil || c.all.Count() < 2 || runtime.GOMAXPROCS(0) < 2 {
+		return nil
+	}
+	c.allowed = (c.all.Count() - 2) / 2
+	c.back.L = &c.mu
+	c.idle.Store(true)
+	return c
+}
+
+// open is called when requests come fast for the first time: most steps end before.
+func (c *sameCore) open() (err error) {
+	if c.load, err = unix.Open("/proc/loadavg", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		return err
+	}
+	if c.proc, err = ownProc(); err != nil {
+		return err
+	}
+	if c.device, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err != nil {
+		return err
+	}
+	from := uint32(c.s.device)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(c.device), ioctlClone, uintptr(unsafe.Pointer(&from))); errno != 0 { //nolint:gosec // G103: what the system call takes
+		return errno
+	}
+	return nil
+}
+
+// end is called when every worker is through.
+func (c *sameCore) end() {
+	if c != nil {
+		close(c.start)
+		c.ended.Wait()
+		c.close()
+	}
+}
+
+func (c *sameCore) close() {
+	c.stat.close()
+	c.own.close()
+	for _, fd := range []int{c.device, c.load, c.proc} {
+		if fd >= 0 {
+			_ = unix.Close(fd) // nothing was written
+		}
+	}
+}
+
+// ownProc opens a proc file system that knows threads by the numbers that requests
+// name them with: that of this process's pid namespace.
+func ownProc() (int, error) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return -1, err
+	}
+	_, pids, _ := bytes.Cut(status, []byte("\nNSpid:"))
+	pids, _, _ = bytes.Cut(pids, []byte("\n"))
+	if len(bytes.Fields(pids)) == 1 {
+		return unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
+	fs, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer func() { _ = unix.Close(fs) }()
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, err
+	}
+	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+}
+
+// others is how many threads of the machine want to run beside the one that asks and
+// the spool's writer.
+func (c *sameCore) others() (int, error) {
+	var buf [128]byte
+	n, err := unix.Pread(c.load, buf[:], 0)
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := bytes.Cut(buf[:n], []byte(" "))
+	_, rest, _ = bytes.Cut(rest, []byte(" "))
+	_, rest, _ = bytes.Cut(rest, []byte(" "))
+	count, ok := leadingNumber(rest)
+	if !ok {
+		return 0, fmt.Errorf("parse load %q", buf[:n])
+	}
+	count--
+	if c.s.spool.busy.Load() {
+		count--
+	}
+	return max(0, count), nil
+}
+
+// leadingNumber parses the digits that b starts with.
+func leadingNumber(b []byte) (n int, ok bool) {
+	for _, d := range b {
+		if d < '0' || d > '9' {
+			break
+		}
+		n, ok = n*10+int(d-'0'), true
+	}
+	return n, ok
+}
+
+// answered is told of each answer of the first worker and of the guest before it is
+// sent: whoever asked has gone to sleep by now and does not count.
+func (c *sameCore) answered(w *worker) {
+	// What nobody waits for comes from nobody.
+	if w.looks++; w.looks >= lookEvery && w.header().Pid != 0 {
+		w.looks = 0
+		if c.look(w.header().Pid, w.guest) {
+			c.handOver(w)
+		}
+	}
+}
+
+// look reports whether the first worker, if that asks, should hand over.
+func (c *sameCore) look(pid uint32, guest bool) (handOver bool) {
+	if guest {
+		c.lookAsGuest(pid)
+		return false
+	}
+	if c.refused.Load() || !c.idle.Load() {
+		return false
+	}
+	now := time.Now()
+	fast := now.Sub(c.since) < fastLook
+	c.since = now
+	if !c.force && (!fast || now.Before(c.notBefore)) {
+		c.calm = 0
+		return false
+	}
+	if c.device < 0 && c.open() != nil {
+		c.refused.Store(true)
+		return false
+	}
+	if c.force {
+		return true
+	}
+	// Whoever asked may just fall asleep on another processor, and count.
+	if n, err := c.others(); err != nil || n > c.allowed+1 {
+		c.calm = 0
+		return false
+	}
+	c.calm++
+	return c.calm >= calmLooks
+}
+
+func (c *sameCore) handOver(w *worker) {
+	if c.turns == 0 {
+		c.worker = w.s.newWorker(w.cold)
+		c.worker.device, c.worker.guest, c.worker.core = c.device, true, c
+		c.ended.Go(c.serve)
+	}
+	c.calm = 0
+	c.turns++
+	c.idle.Store(false)
+	c.s.workers.Add(1) // the guest
+	c.leave.Store(false)
+	c.on.Store(true)
+	c.start <- w.header().Pid
+}
+
+// watch is the first worker while the guest serves.
+func (c *sameCore) watch() {
+	began := time.Now()
+	starved := c.until()
+	c.takeBack()
+	now := time.Now()
+	if now.Sub(began) > worthIt && !starved {
+		c.pause = leastPause
+	}
+	c.notBefore = now.Add(c.pause)
+	c.pause = min(2*c.pause, mostPause)
+}
+
+// until returns when the guest should not serve any longer, and whether it starves.
+func (c *sameCore) until() (starved bool) {
+	few, stuck := 0, 0
+	for seen := c.served.Load(); c.on.Load() && !c.leave.Load() && few < fewTicks; {
+		nap := unix.NsecToTimespec(int64(tick))
+		_ = unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &nap, nil) // a signal ends it sooner
+		now := c.served.Load()
+		if few++; now-seen >= fewServed {
+			few = 0
+		}
+		if stuck++; now != seen || !c.wanted() {
+			stuck = 0
+		}
+		if stuck >= stuckTicks && c.runnable() {
+			return true
+		}
+		seen = now
+	}
+	return false
+}
+
+// runnable says that the guest could go on, if only it had a processor: it does not
+// wait for a disk.
+func (c *sameCore) runnable() bool {
+	var buf [1024]byte
+	stat, err := c.own.read(c.proc, uint32(c.thread.Load()), buf[:])
+	return err != nil || bytes.HasPrefix(stat, []byte(" R"))
+}
+
+// takeBack lets the normal workers serve again, and the guest end what it does
+// wherever there is room.
+func (c *sameCore) takeBack() {
+	c.mu.Lock()
+	c.on.Store(false)
+	c.back.Broadcast()
+	c.mu.Unlock()
+	if id := c.thread.Load(); id != 0 {
+		_ = unix.SchedSetaffinity(int(id), &c.all) // then it ends where it is
+	}
+}
+
+// wanted says that somebody waits for the guest.
+func (c *sameCore) wanted() bool {
+	fds := []unix.PollFd{{Fd: int32(c.device), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return c.served.Load()%2 != 0 || err == nil && n > 0
+}
+
+// rest is a normal worker other than the first while the guest serves.
+func (c *sameCore) rest() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.on.Load() {
+		c.back.Wait()
+	}
+}
+
+// serve is the guest.
+func (c *sameCore) serve() {
+	runtime.LockOSThread() // for ever: the thread ends with it
+	if unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0) != nil {
+		c.refused.Store(true)
+	}
+	c.thread.Store(int32(unix.Gettid()))
+	for pid := range c.start {
+		c.cpu, c.busy = -1, 0
+		c.follow(pid)
+		if c.refused.Load() {
+			c.leave.Store(true)
+		}
+		for c.on.Load() {
+			if !c.worker.once() {
+				c.on.Store(false) // the others are told the same
+			}
+		}
+		c.idle.Store(true)
+		c.s.workers.Done()
+	}
+}
+
+// lookAsGuest is look.
+func (c *sameCore) lookAsGuest(pid uint32) {
+	c.follow(pid)
+	if c.force {
+		return
+	}
+	if n, err := c.others(); err == nil && n <= c.allowed {
+		c.busy = max(0, c.busy-1)
+	} else if c.busy++; c.busy >= busyLooks {
+		c.leave.Store(true)
+	}
+}
+
+// follow pins the guest to the processor that the thread pid ran on last. Where that
+// can't be known, it asks to leave.
+func (c *sameCore) follow(pid uint32) {
+	cpu, err := c.cpuOf(pid)
+	if err != nil {
+		c.leave.Store(true)
+		return
+	}
+	if cpu == c.cpu {
+		return
+	}
+	var set unix.CPUSet
+	set.Set(cpu)
+	if unix.SchedSetaffinity(0, &set) != nil {
+		c.refused.Store(true)
+		c.leave.Store(true)
+		return
+	}
+	c.cpu = cpu
+}
+
+// cpuOf reads the 39th field of a thread's stat.
+func (c *sameCore) cpuOf(pid uint32) (int, error) {
+	if pid != c.caller {
+		c.stat.close()
+		c.caller = pid
+	}
+	var buf [1024]byte
+	b, err := c.stat.read(c.proc, pid, buf[:])
+	if err != nil {
+		c.caller = 0 // a thread of another process may get its number
+		return 0, err
+	}
+	for range 37 {
+		_, b, _ = bytes.Cut(b, []byte(" "))
+	}
+	cpu, ok := leadingNumber(b)
+	if !ok {
+		return 0, unix.EINVAL
+	}
+	return cpu, nil
+}
+
+// statFile is a thread's stat, open if it was read.
+type statFile struct{ fd int }
+
+// read returns what follows the 2nd field, a name that may hold anything.
+func (f *statFile) read(proc int, thread uint32, buf []byte) (_ []byte, err error) {
+	if f.fd <= 0 {
+		if f.fd, err = unix.Openat(proc, strconv.Itoa(int(thread))+"/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return nil, err
+		}
+	}
+	n, err := unix.Pread(f.fd, buf, 0)
+	return buf[bytes.LastIndexByte(buf[:max(0, n)], ')')+1 : max(0, n)], err
+}
+
+func (f *statFile) close() {
+	if f.fd > 0 {
+		_ = unix.Close(f.fd) // only read
+	}
+	f.fd = 0
+}
+
+// await waits until there is a request for the guest, or a while.
+func (c *sameCore) await() {
+	fds := []unix.PollFd{{Fd: int32(c.device), Events: unix.POLLIN}}
+	_, _ = unix.Poll(fds, 20) // ms; the next read says what is wrong
+}
