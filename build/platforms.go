@@ -54,8 +54,8 @@ func buildPlatforms(ctx context.Context, o Options) (*Result, error) {
 		if part.shared, err = openShared(&part.opts); err != nil {
 			return nil, err
 		}
-		if len(caches) > 0 { // what is stored is of all platforms
-			part.shared.to = caches[0].to
+		if len(caches) > 0 {
+			part.shared.join(caches[0])
 		}
 		parts, caches = append(parts, part), append(caches, part.shared)
 	}

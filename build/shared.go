@@ -17,16 +17,30 @@ import (
 
 // sharedCaches are the caches of one build that other machines have as well.
 type sharedCaches struct {
-	repo *cacheRepo // kaniko's; nil for none
-	from []*cacheSource
-	to   *cacheExport // collects what --cache-to stores; nil for none
-	key  *cacheKey
+	*sharedFaults
+	repo   *cacheRepo // kaniko's; nil for none
+	from   []*cacheSource
+	to     *cacheExport // collects what --cache-to stores; nil for none
+	key    *cacheKey
+	mounts bool // a --cache-to takes cache mounts
+}
+
+// sharedFaults are what a build found wrong with its caches, whatever the platform.
+type sharedFaults struct {
 	// whole is set when a layer was needed that no cache has, because it stored the
 	// image's only: results without their layers are no results then.
-	whole  atomic.Bool
-	doubt  atomic.Bool // a layer or record was gone or false
-	mounts bool        // a --cache-to takes cache mounts
-	lies   lies        // of all buckets
+	whole atomic.Bool
+	doubt atomic.Bool // a layer or record was gone or false
+	lies  lies        // of all buckets
+}
+
+// join makes them those of another platform of the same build: what one finds wrong is
+// wrong for all, and mended by the one that stores what all made.
+func (s *sharedCaches) join(first *sharedCaches) {
+	s.sharedFaults, s.to = first.sharedFaults, first.to
+	for _, c := range s.from {
+		c.place = s.knowing(c.place)
+	}
 }
 
 // knowing gives a place what the build knows of its kind.
@@ -43,7 +57,7 @@ func openShared(o *Options) (*sharedCaches, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sharedCaches{repo: repo}
+	s := &sharedCaches{sharedFaults: &sharedFaults{}, repo: repo}
 	if s.key, err = readCacheKey(o.CacheKey); err != nil {
 		return nil, err
 	}
@@ -82,7 +96,11 @@ func (s *sharedCaches) distrust(err *sharedLayerError) string {
 		s.whole.Store(true)
 		return fmt.Sprintf("%v: the steps whose layers were not stored (mode=min) are done anew", err)
 	case err.source != nil:
-		err.source.off.Store(true)
+		for _, c := range s.from { // also another platform's of the same place
+			if c == err.source || c.place.String() == err.source.place.String() {
+				c.off.Store(true)
+			}
+		}
 		s.doubt.Store(true)
 		return fmt.Sprintf("cache %s: %v: building without it", err.source.place, err)
 	}
