@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
+	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -37,6 +39,44 @@ func (e *ForeignError) Error() string {
 // Unwrap is what the kernel said.
 func (e *ForeignError) Unwrap() error { return e.Err }
 
+// emulation says by what the commands of a build's foreign architectures run. A handler of
+// our own hides all of the host's, also from commands that run already: what those start
+// would fail, and they may go on without it. So nothing is hidden that a command relies on.
+type emulation struct {
+	own  map[string]bool // architectures that the sandbox has an emulator for
+	host map[string]bool // those left to the host's handlers, or to what cannot be seen
+}
+
+// choose returns the emulator to register for an architecture, "" for none. find looks
+// for one in PATH.
+func (e *emulation) choose(arch string, how exec.Foreign, find func(arch string) string) (path string, err error) {
+	if e.own[arch] {
+		return "", nil
+	}
+	path = find(arch)
+	if len(e.own) == 0 && (e.host[arch] || how == exec.Emulated || how == exec.Unknown && path == "") {
+		if e.host == nil {
+			e.host = map[string]bool{}
+		}
+		e.host[arch] = true
+		return "", nil
+	}
+	switch {
+	case path == "" && (how == exec.Emulated || how == exec.Unknown):
+		return "", fmt.Errorf("an emulator in PATH is used for linux/%s, which hides the handlers of this host, and there is none in PATH for linux/%s", one(e.own), arch)
+	case path == "":
+		return "", errNoEmulator
+	case len(e.host) > 0:
+		return "", fmt.Errorf("%s would hide the handler of this host that commands of linux/%s need", path, one(e.host))
+	}
+	return path, nil
+}
+
+var errNoEmulator = errors.New("no emulator")
+
+// one is the first architecture of a set.
+func one(set map[string]bool) string { return slices.Min(slices.Collect(maps.Keys(set))) }
+
 // runs sees to it that commands of a stage's architecture run, with an emulator of this
 // host where the kernel has none for it. Where nobody knows, the command tells.
 func (r *runner) runs(ctx context.Context, c v1.ConfigFile) error {
@@ -45,19 +85,18 @@ func (r *runner) runs(ctx context.Context, c v1.ConfigFile) error {
 	switch {
 	case p.OS != "linux":
 		return &ForeignError{Platform: p, How: exec.Unhandled}
-	case how == exec.Native || how == exec.Emulated:
+	case how == exec.Native:
 		return nil
-	}
-	path := exec.FindEmulator(p.Architecture)
-	if path == "" {
-		if how == exec.Unknown {
-			return nil
-		}
-		return &ForeignError{Platform: p, How: how}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.emulated[p.Architecture] {
+	path, err := r.emulation.choose(p.Architecture, how, exec.FindEmulator)
+	switch {
+	case errors.Is(err, errNoEmulator):
+		return &ForeignError{Platform: p, How: how}
+	case err != nil:
+		return &ForeignError{Platform: p, How: how, Err: err}
+	case path == "":
 		return nil
 	}
 	box, err := r.open(ctx)
@@ -70,10 +109,10 @@ func (r *runner) runs(ctx context.Context, c v1.ConfigFile) error {
 		}
 		return &ForeignError{Platform: p, How: how, Err: err}
 	}
-	if r.emulated == nil {
-		r.emulated = map[string]bool{}
+	if r.emulation.own == nil {
+		r.emulation.own = map[string]bool{}
 	}
-	r.emulated[p.Architecture] = true
+	r.emulation.own[p.Architecture] = true
 	return nil
 }
 

@@ -43,7 +43,7 @@ type runner struct {
 	isolation string // of the build, known once a recorder is chosen
 	resolv    string
 	hostsFile string
-	emulated  map[string]bool // architectures that the sandbox has an emulator for
+	emulation emulation
 }
 
 // recorderProc is a recorder process and the conversation with it.
