@@ -84,12 +84,13 @@ func store(ctx context.Context, s *cache.Store, r io.Reader, l oci.Layer, progre
 	return diffID, g.Wait()
 }
 
-// keepDiffID checks what was found out about a layer and remembers it.
+// keepDiffID checks what was found out about a layer and remembers it where it is right:
+// bytes that the store had may be damaged, and what they give is nothing to remember.
 func keepDiffID(s *cache.Store, l oci.Layer, got tree.Digest) error {
-	if err := s.PutNote(kindDiffID, l.Desc.Digest.String(), cache.Record{Value: []byte(got)}); err != nil {
+	if err := checkDiffID(l, got); err != nil {
 		return err
 	}
-	return checkDiffID(l, got)
+	return s.PutNote(kindDiffID, l.Desc.Digest.String(), cache.Record{Value: []byte(got)})
 }
 
 func checkDiffID(l oci.Layer, got tree.Digest) error {

@@ -214,6 +214,37 @@ func TestPullChecksDiffIDs(t *testing.T) {
 	}
 }
 
+// What a damaged blob of the store gives is not remembered as what the layer is.
+func TestPullForgetsDamagedBlob(t *testing.T) {
+	srv := newServer(t)
+	img, other := assemble(t, gzipLayer(t, "a", 3000)), gzipLayer(t, "b", 3000)
+	srv.push(t, "app:1", img)
+	s := newStore(t)
+	pull := func() error {
+		_, err := image.Pull(t.Context(), s, remote(t, oci.RemoteOptions{}), srv.host+"/app:1", linux, &said{})
+		return err
+	}
+	bytesOf := func(l oci.Layer) []byte {
+		r, err := l.Open(t.Context())
+		must(t, err)
+		data, err := io.ReadAll(r)
+		must(t, errors.Join(err, r.Close()))
+		return data
+	}
+	_, err := s.PutBlob(bytes.NewReader(bytesOf(img.Layers[0])), "")
+	must(t, err)
+	blob := filepath.Join(s.Dir(), "blobs", "sha256", img.Layers[0].Desc.Digest.Hex)
+	must(t, os.Chmod(blob, 0o600))
+	must(t, os.WriteFile(blob, bytesOf(other), 0o600))
+	if err := pull(); !errors.Is(err, oci.ErrDigest) {
+		t.Errorf("damaged: got %v, want %v", err, oci.ErrDigest)
+	}
+	must(t, os.WriteFile(blob, bytesOf(img.Layers[0]), 0o600))
+	if err := pull(); err != nil {
+		t.Errorf("the blob as it should be: got %v", err)
+	}
+}
+
 // A mirror whose copy is damaged, or ends early, is left for the origin, aloud.
 func TestPullPastDamagedMirror(t *testing.T) {
 	l := gzipLayer(t, "a", 1000)
