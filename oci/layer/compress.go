@@ -56,7 +56,7 @@ type compression struct {
 
 // do compresses all runs.
 func (c *compression) do(ctx context.Context, runs <-chan *run) error {
-	ordered := make(chan *job, mostMemory/c.codec.weight)
+	ordered := make(chan *job, mostMemory/c.codec.block)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(ordered)
@@ -77,7 +77,7 @@ func (c *compression) do(ctx context.Context, runs <-chan *run) error {
 // written ends the use of a job's result.
 func (c *compression) written(j *job) {
 	c.w.recycle(j.out)
-	c.w.results.Release(c.codec.weight)
+	c.w.results.Release(c.codec.block)
 }
 
 // dispatch hands out jobs in the order of the tar. A job has a place in memory for
@@ -95,7 +95,7 @@ func (c *compression) dispatch(ctx context.Context, g *errgroup.Group, runs <-ch
 			}
 		}
 		for _, j := range c.codec.parts(r) {
-			if c.w.results.Acquire(ctx, c.codec.weight) != nil {
+			if c.w.results.Acquire(ctx, c.codec.block) != nil {
 				c.giveBack(j)
 				return context.Cause(ctx)
 			}

@@ -85,9 +85,9 @@ func (c *cutter) split(file, rest []byte) error {
 // buffer gets a buffer for the next group. Whoever is to give one back may wait
 // for what lies in the pipe.
 func (c *cutter) buffer() error {
-	if !c.w.groups.TryAcquire(c.codec.weight) {
+	if !c.w.groups.TryAcquire(c.codec.block) {
 		c.out.flush()
-		if err := c.w.groups.Acquire(c.ctx, c.codec.weight); err != nil {
+		if err := c.w.groups.Acquire(c.ctx, c.codec.block); err != nil {
 			return context.Cause(c.ctx)
 		}
 	}
@@ -98,7 +98,7 @@ func (c *cutter) buffer() error {
 // release ends the use of a group's buffer.
 func (c *frameCodec) release(w *Workers, group []byte) {
 	w.recycle(group)
-	w.groups.Release(c.weight)
+	w.groups.Release(c.block)
 }
 
 // cut ends the group.

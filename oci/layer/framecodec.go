@@ -28,8 +28,6 @@ type frameCodec struct {
 	// block bytes; what lies between such files is cut where a name says so,
 	// between least and block bytes.
 	large, block, least int64
-	// weight is what a frame or a group that is under way counts in Workers.
-	weight int64
 
 	head    []byte                              // before the frames of a blob
 	tail    func(crc uint32, size int64) []byte // behind them
@@ -63,7 +61,7 @@ func newGzipCodec(level int) (*frameCodec, error) {
 	}
 	return &frameCodec{
 		name: "deflate", version: codecVersion, level: level,
-		large: 64 << 10, block: 1 << 20, least: 256 << 10, weight: 2 << 20,
+		large: 64 << 10, block: 1 << 20, least: 256 << 10,
 		head: gzipHeader(level),
 		tail: func(crc uint32, size int64) []byte {
 			b := []byte{3, 0} // an empty last block
@@ -126,10 +124,10 @@ func newZstdCodec(level int) (*frameCodec, error) {
 	if level < 1 || level > 22 {
 		return nil, fmt.Errorf("zstd has levels 1 to 22, not %d", level)
 	}
-	const block, window = 16 << 20, 8 << 20
+	const block, window = 10 << 20, 8 << 20
 	return &frameCodec{
 		name: "zstd", version: codecVersion, level: level,
-		large: 4 << 20, block: block, least: 14 << 20, weight: block,
+		large: 4 << 20, block: block, least: 8 << 20,
 		tail: func(uint32, int64) []byte { return nil },
 		encoder: func() (encoder, error) {
 			z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),

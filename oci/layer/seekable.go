@@ -44,7 +44,7 @@ func newChunkedCodec(level int) (*frameCodec, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.large, c.block, c.least, c.weight = 1, 1<<20, 256<<10, 2<<20
+	c.large, c.block, c.least = 1, 1<<20, 256<<10
 	c.finish, c.zstd = finishChunked, true
 	return c, nil
 }

@@ -14,7 +14,7 @@ const (
 	maxWorkers = 16
 	// leastMemory and mostMemory bound each of the two sums of Workers: with the
 	// largest blocks, those of zstd, 3 or 8 of each.
-	leastMemory, mostMemory = 48 << 20, 128 << 20
+	leastMemory, mostMemory = 30 << 20, 80 << 20
 )
 
 // Workers compress frames for any number of layers at once, with bounded memory:
@@ -41,7 +41,7 @@ type worker struct {
 // NewWorkers makes the workers that Seals of one process share.
 func NewWorkers() *Workers {
 	n := min(runtime.GOMAXPROCS(0), maxWorkers)
-	memory := int64(min(max(leastMemory, (2*n+2)<<21), mostMemory))
+	memory := int64(min(max(leastMemory, (2*n+2)<<20), mostMemory))
 	w := &Workers{idle: make(chan *worker, n), results: semaphore.NewWeighted(memory), groups: semaphore.NewWeighted(memory)}
 	for range n {
 		w.idle <- &worker{}
