@@ -175,12 +175,15 @@ func (b *builder) named(ctx context.Context, name string, p v1.Platform) (*oci.I
 type refRecord struct {
 	Repo string        `json:"repo"`
 	Desc v1.Descriptor `json:"desc"`
+	// Fits is set where an index chose the image for the platform, or it is of that:
+	// its manifest alone does not tell that linux/386 was chosen for linux/amd64.
+	Fits bool `json:"fits,omitempty"`
 }
 
 // learn stores manifest and config of an image under its reference, so that the
 // next build needs no network.
 func (b *builder) learn(key Key, name string, img *oci.Image) error {
-	rec := refRecord{Desc: img.Desc}
+	rec := refRecord{Desc: img.Desc, Fits: img.Mismatch == nil}
 	if len(img.Layers) > 0 {
 		rec.Repo = img.Layers[0].Repo
 	}
@@ -222,6 +225,9 @@ func (b *builder) known(ctx context.Context, key Key, name string, p v1.Platform
 	}
 	again := &lazyImage{resolve: func(ctx context.Context) (*oci.Image, error) { return b.opts.Remote.Resolve(ctx, at, p) }}
 	img.Ref = name
+	if rec.Fits {
+		img.Mismatch = nil
+	}
 	for i := range img.Layers {
 		img.Layers[i].Repo = rec.Repo
 		img.Layers[i].Open = func(ctx context.Context) (io.ReadCloser, error) {
