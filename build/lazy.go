@@ -107,8 +107,8 @@ func (z *lazyLayer) stored(ctx context.Context) (tree.Changes, bool) {
 		return nil, false
 	}
 	cs, ok := z.b.storedChanges(name)
-	if !ok {
-		return nil, false
+	if !ok || slices.ContainsFunc(packsOf(cs), func(id tree.PackID) bool { return id != head.Pack }) {
+		return nil, false // or a build ended between the two
 	}
 	if z.chunks, err = layer.DecodeChunks([]byte(chunks)); err != nil {
 		return nil, false

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -26,6 +27,8 @@ const (
 	largestFetch = 8 << 20
 	// parallelFetches is how many requests for one layer are under way.
 	parallelFetches = 4
+	// smallChunk is what is held in memory until it is verified; what is larger is in a file.
+	smallChunk = 1 << 20
 )
 
 // LazyError says that contents of a base could not be fetched when a step read them.
@@ -63,12 +66,32 @@ type lazyLayer struct {
 	bytes  int64                 // fetched
 }
 
-// fill is the layer's pack.Filler.
+// fill is the layer's pack.Filler. What a step has made is sealed though another failed.
 func (z *lazyLayer) fill(_ tree.PackID, off, n int64) error {
-	err := z.get(z.b.stepCtx, z.chunksOf(off, n))
-	if err != nil && z.b.stepCtx.Err() == nil {
+	return z.fillUntil(z.b.sealCtx, off, n)
+}
+
+func (z *lazyLayer) fillUntil(ctx context.Context, off, n int64) error {
+	err := z.get(ctx, z.chunksOf(off, n))
+	if err != nil && ctx.Err() == nil {
 		err = z.failed(err)
 	}
+	return err
+}
+
+// fillRecorder gets bytes that a command waits for: as long as the steps go on.
+func (b *builder) fillRecorder(id tree.PackID, off, n int64) error {
+	b.lazies.mu.Lock()
+	k := slices.IndexFunc(b.lazies.list, func(z *lazyLayer) bool { return z.id == id })
+	var z *lazyLayer
+	if k >= 0 {
+		z = b.lazies.list[k]
+	}
+	b.lazies.mu.Unlock()
+	if z != nil {
+		return z.fillUntil(b.stepCtx, off, n)
+	}
+	_, err := b.store.Packs().At(id, off, n)
 	return err
 }
 
@@ -234,7 +257,7 @@ func (z *lazyLayer) fetchRange(ctx context.Context, list []int) error {
 			break
 		}
 		part := &io.LimitedReader{R: in, N: c.End - c.Blob}
-		if err = c.Read(part, io.NewOffsetWriter(z.file, c.Off)); err != nil {
+		if err = z.take(c, part); err != nil {
 			break
 		}
 		if _, err = io.Copy(io.Discard, part); err != nil {
@@ -250,6 +273,33 @@ func (z *lazyLayer) fetchRange(ctx context.Context, list []int) error {
 	}
 	z.show(in.n)
 	return errors.Join(err, body.Close())
+}
+
+// take puts a chunk into the pack. Until it is verified it is elsewhere: another process
+// may have filled and marked its place meanwhile.
+func (z *lazyLayer) take(c *layer.Chunk, r io.Reader) error {
+	if c.Size <= smallChunk {
+		var buf bytes.Buffer
+		buf.Grow(int(c.Size))
+		if err := c.Read(r, &buf); err != nil {
+			return err
+		}
+		_, err := z.file.WriteAt(buf.Bytes(), c.Off)
+		return err
+	}
+	f, err := os.CreateTemp(z.b.temp, "chunk-")
+	if err != nil {
+		return fmt.Errorf("keep chunk: %w", err)
+	}
+	defer func() { _ = f.Close() }() // nobody needs it any more
+	if err := os.Remove(f.Name()); err != nil {
+		return fmt.Errorf("keep chunk: %w", err)
+	}
+	if err := c.Read(r, f); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.NewOffsetWriter(z.file, c.Off), io.NewSectionReader(f, 0, c.Size))
+	return err
 }
 
 // right reports whether the bytes of a chunk are in the pack.

@@ -18,7 +18,6 @@ import (
 	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/internal/tail"
 	"github.com/fbuild/fbuild/probe"
-	"github.com/fbuild/fbuild/tree"
 )
 
 // The values of --recorder.
@@ -208,10 +207,7 @@ func (r *runner) recorder(ctx context.Context, b *builder, kind string) (*record
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start recorder: %w", err), conn.Close())
 	}
-	p.Client = recorder.NewClient(conn, func(id tree.PackID, off, n int64) error {
-		_, err := b.store.Packs().At(id, off, n)
-		return err
-	})
+	p.Client = recorder.NewClient(conn, b.fillRecorder)
 	if r.clients == nil {
 		r.clients = map[string]*recorderProc{}
 	}

@@ -60,6 +60,9 @@ func (b *builder) stage(st *dockerfile.Stage) *stageRun {
 			if b.planning() && errors.Is(r.err, errPlanned) {
 				return nil // the other stages go on
 			}
+			if r.err != nil {
+				b.cancel(r.err) // commands that wait for contents of their base end as well
+			}
 			return r.err
 		})
 	}

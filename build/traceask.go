@@ -33,14 +33,11 @@ type ran struct {
 // looked collects what the step looked at: its command, in the root and in bind
 // mounts, and we before it ran.
 func (o *ran) looked(ctx context.Context, p *prepared, res recorder.Result, held *served) error {
-	if !p.mount.Trace {
-		return nil
-	}
-	o.doubt = res.Doubt
-	more, doubt, err := held.looked(ctx)
-	if err != nil {
+	more, doubt, err := held.looked(ctx) // says as well whether a bound tree broke
+	if err != nil || !p.mount.Trace {
 		return err
 	}
+	o.doubt = res.Doubt
 	if o.doubt == "" {
 		o.doubt = doubt
 	}

@@ -158,21 +158,23 @@ func (b *backend) Close() error {
 type step struct {
 	fuse.RawFileSystem
 
-	root    string // the mount point
-	core    coreMode
-	guest   *sameCore // nil where none may serve
-	check   func(*step, tree.Changes, []string, int64) error
-	leaving *sync.WaitGroup // of the backend
-	parent  tree.Tree
-	packs   *pack.Set
-	spool   *spool
-	device  int           // the descriptor of /dev/fuse
-	fills   bool          // some contents of the parent may not be here yet
-	direct  bool          // handles of new files bypass the page cache
-	served  chan struct{} // closed when every worker saw ENODEV
-	over    chan struct{} // closed when nobody needs the spool any more
-	workers sync.WaitGroup
-	counts  [opcodes]atomic.Uint64 // requests by opcode
+	root     string // the mount point
+	core     coreMode
+	guest    *sameCore // nil where none may serve
+	check    func(*step, tree.Changes, []string, int64) error
+	leaving  *sync.WaitGroup // of the backend
+	parent   tree.Tree
+	packs    *pack.Set
+	spool    *spool
+	device   int           // the descriptor of /dev/fuse
+	fills    bool          // some contents of the parent may not be here yet
+	late     atomic.Int32  // READs that wait for such
+	patience time.Duration // detachTime
+	direct   bool          // handles of new files bypass the page cache
+	served   chan struct{} // closed when every worker saw ENODEV
+	over     chan struct{} // closed when nobody needs the spool any more
+	workers  sync.WaitGroup
+	counts   [opcodes]atomic.Uint64 // requests by opcode
 
 	mu       sync.Mutex
 	inodes   map[uint64]*inode
@@ -190,7 +192,7 @@ type step struct {
 func newStep(parent tree.Tree, packs *pack.Set, sp *spool) *step {
 	s := &step{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
-		parent:        parent, packs: packs, spool: sp, served: make(chan struct{}), over: make(chan struct{}),
+		parent:        parent, packs: packs, spool: sp, patience: detachTime, served: make(chan struct{}), over: make(chan struct{}),
 		inodes: map[uint64]*inode{}, baseDirs: map[string]*inode{}, nextID: 2,
 		packIDs: []tree.PackID{sp.w.ID()}, packIndex: map[tree.PackID]int32{},
 	}

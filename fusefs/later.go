@@ -26,7 +26,11 @@ func (s *step) readLater(in *fuse.ReadIn, device int) bool {
 		return false
 	}
 	req := *in
-	s.workers.Go(func() { s.readMissing(&req, device, missing) }) // a worker runs: nobody waits for the end yet
+	s.late.Add(1)
+	s.workers.Go(func() { // a worker runs: nobody waits for the end yet
+		defer s.late.Add(-1)
+		s.readMissing(&req, device, missing)
+	})
 	return true
 }
 

@@ -91,7 +91,7 @@ func (s *step) detach(ctx context.Context) error {
 		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 10)
 		unmounted <- s.unmount(unix.MNT_DETACH)
 	})
-	timer := time.NewTimer(detachTime)
+	timer := time.NewTimer(s.patience)
 	defer timer.Stop()
 	for {
 		select {
@@ -103,7 +103,10 @@ func (s *step) detach(ctx context.Context) error {
 			}
 			unmounted = nil
 		case <-timer.C:
-			return fmt.Errorf("unmount root: still in use after %v", detachTime)
+			if s.late.Load() == 0 {
+				return fmt.Errorf("unmount root: still in use after %v", s.patience)
+			}
+			timer.Reset(s.patience) // not the kernel but the build is slow
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -119,19 +122,30 @@ func (s *step) disconnect() error {
 	return err
 }
 
+// left returns when nobody serves an aborted step any more.
+func (s *step) left() error {
+	timer := time.NewTimer(s.patience)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.served:
+			return nil
+		case <-timer.C:
+			if s.late.Load() == 0 {
+				return fmt.Errorf("abort step: root still in use after %v", s.patience)
+			}
+			timer.Reset(s.patience)
+		}
+	}
+}
+
 // abort throws the step away. The connection is cut first, so that whoever
 // waits for an answer gets an error instead.
 func (s *step) abort() error {
 	defer close(s.over)
 	err := s.disconnect()
 	if err == nil {
-		timer := time.NewTimer(detachTime)
-		defer timer.Stop()
-		select {
-		case <-s.served:
-		case <-timer.C:
-			err = fmt.Errorf("abort step: root still in use after %v", detachTime)
-		}
+		err = s.left()
 	}
 	s.spool.w.Abort()
 	if rerr := os.Remove(s.root); err == nil {

@@ -179,6 +179,9 @@ func (b *tableBuilder) readStargz(ctx context.Context, s Seekable) ([]byte, erro
 	if err != nil || e.typ != typeFile || tree.Clean(e.name) != "stargz.index.json" || len(e.data) != 1 {
 		return nil, errors.Join(fmt.Errorf("%w: no stargz.index.json", ErrTable), err)
 	}
+	if e.mode != 0 || e.uid != 0 || e.gid != 0 || e.mtime != (tree.Time{}) || len(e.pax) > 0 {
+		return nil, fmt.Errorf("%w: stargz.index.json has attributes, which no digest promises", ErrTable)
+	}
 	text := plain[e.data[0].Off : e.data[0].Off+e.size]
 	if sum := sha256.Sum256(text); digestOf(sum[:]) != s.digest {
 		return nil, fmt.Errorf("%w: it is %s, the manifest promises %s", ErrTable, digestOf(sum[:]), s.digest)

@@ -18,6 +18,7 @@ type forged struct {
 	blob        bytes.Buffer
 	at          []int64 // of the members of contents
 	annotations map[string]string
+	mode        uint32 // of the table's file
 }
 
 func member(b []byte) []byte {
@@ -53,7 +54,7 @@ func forge(t testing.TB, contents []string, entries func(at []int64) []object) *
 
 func (f *forged) finish(t testing.TB, text []byte) {
 	t.Helper()
-	h := header{name: "stargz.index.json", typ: typeFile, size: int64(len(text))}
+	h := header{name: "stargz.index.json", typ: typeFile, size: int64(len(text)), mode: f.mode}
 	b, err := h.encode()
 	if err != nil {
 		t.Fatal(err)
@@ -246,6 +247,11 @@ func TestTableDigest(t *testing.T) {
 	f.annotations[stargzTOCDigest] = string(sumOf([]byte("another")))
 	if _, err := f.read(t, Limits{}); !errors.Is(err, ErrTable) {
 		t.Errorf("another digest: got %v, want ErrTable", err)
+	}
+	f = &forged{mode: 0o4755}
+	f.finish(t, []byte(`{"entries":[]}`))
+	if _, err := f.read(t, Limits{}); !errors.Is(err, ErrTable) {
+		t.Errorf("a mode that no digest promises: got %v, want ErrTable", err)
 	}
 	cs, p := lazySample()
 	blob, s := seal(t, cs, p, Options{Compression: "zstd:chunked"})
