@@ -89,7 +89,7 @@ func (l *fsLayer) openLazy(ctx context.Context, b *builder) bool {
 	defer b.lazies.mu.Unlock()
 	b.lazies.list = append(b.lazies.list, z)
 	if b.opts.Lazy == LazyAll {
-		z.behind(z.all())
+		z.behind(z.all()) //nolint:contextcheck // it outlives the step, not the build
 	}
 	return true
 }

@@ -63,7 +63,7 @@ func (b *builder) ahead(want map[tree.PackID][]tree.Extent) {
 				}
 			}
 		}
-		z.behind(list)
+		z.behind(list) //nolint:contextcheck // it outlives the step, not the build
 	}
 }
 

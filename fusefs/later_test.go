@@ -39,10 +39,11 @@ func lazyWorld(t *testing.T, fill func(l *pack.Lazy, off int64) error) (*world, 
 		}
 		return fill(l, off)
 	})
-	return w, w.layer(tree.Changes{
+	layer := w.layer(tree.Changes{
 		{Path: "f", Node: &tree.Node{Kind: tree.File, Mode: 0o644, Size: 5, Extents: []tree.Extent{{Pack: p.ID(), Off: start, Len: 5}}}},
 		{Path: "g", Node: w.file(0o644, "here\n")},
 	})
+	return w, layer
 }
 
 // While one READ waits for contents, everything else is answered, by one worker as well.

@@ -74,7 +74,7 @@ func TestLazyNeverZeros(t *testing.T) {
 	if _, err := s.ReadAt(node, buf[:LazyBlock], 0); err != nil || !bytes.Equal(buf[:LazyBlock], data[:LazyBlock]) {
 		t.Errorf("what is there: got %v and other bytes", err)
 	}
-	s.AddFiller("", func(_ tree.PackID, off, n int64) error {
+	s.AddFiller("", func(tree.PackID, int64, int64) error {
 		fillBlocks(t, l, start, data)
 		return nil
 	})

@@ -80,7 +80,7 @@ func TestFillEndsWithTheBuild(t *testing.T) {
 		called <- err
 	}()
 	<-asked
-	go func() { <-called; close(hold) }() // Close waits for questions under way
+	go func() { _ = <-called; close(hold) }() // Close waits for questions under way
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 
@@ -66,14 +67,14 @@ func (f *forged) finish(t testing.TB, text []byte) {
 	f.annotations = map[string]string{stargzTOCDigest: string(sumOf(text))}
 }
 
-func (f *forged) read(t testing.TB, lim Limits) (*Table, error) {
+func (f *forged) read(t testing.TB) (*Table, error) {
 	t.Helper()
 	s, ok := FindSeekable(f.annotations)
 	if !ok {
 		t.Fatal("no table was found")
 	}
 	var size int64
-	return ReadTable(t.Context(), s, (&blobRanges{blob: f.blob.Bytes()}).source(&size), lim)
+	return ReadTable(t.Context(), s, (&blobRanges{blob: f.blob.Bytes()}).source(&size), Limits{})
 }
 
 // tocFile is an honest entry of one chunk.
@@ -82,10 +83,8 @@ func tocFile(name, text string, at int64) object {
 	return object{"type": "reg", "name": name, "size": len(text), "offset": at, "digest": d, "chunkDigest": d}
 }
 
-func with(o object, more object) object {
-	for k, v := range more {
-		o[k] = v
-	}
+func with(o, more object) object {
+	maps.Copy(o, more)
 	return o
 }
 
@@ -103,7 +102,7 @@ func TestHostileTables(t *testing.T) {
 	}{
 		{"honest", one(nil), nil},
 		{"offset beyond the blob", one(object{"offset": 1 << 40}), ErrTable},
-		{"offset in the table", func(at []int64) []object { return []object{tocFile("a", "hello", 1<<20)} }, ErrTable},
+		{"offset in the table", func([]int64) []object { return []object{tocFile("a", "hello", 1<<20)} }, ErrTable},
 		{"negative offset", one(object{"offset": -1}), ErrTable},
 		{"negative size", one(object{"size": -5}), ErrTable},
 		{"larger than its chunk", one(object{"chunkSize": 3}), ErrTable},
@@ -162,7 +161,7 @@ func TestHostileTables(t *testing.T) {
 		{"xattr that is too large", one(object{"xattrs": map[string][]byte{"user.x": make([]byte, 1<<17)}}), ErrCorrupt},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := forge(t, []string{"hello", "world"}, tt.entries).read(t, Limits{})
+			_, err := forge(t, []string{"hello", "world"}, tt.entries).read(t)
 			if !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
@@ -183,7 +182,7 @@ func TestTableNames(t *testing.T) {
 			{"type": "hardlink", "name": "again", "linkName": "twice"},
 		}
 	})
-	table, err := f.read(t, Limits{})
+	table, err := f.read(t)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +208,7 @@ func TestHostileChunks(t *testing.T) {
 	f := forge(t, []string{"hello", "world", bomb}, func(at []int64) []object {
 		return []object{tocFile("a", "hello", at[0]), tocFile("b", "hello", at[1]), tocFile("c", "hello", at[2]), with(tocFile("d", "hello", at[0]), object{"innerOffset": 3})}
 	})
-	table, err := f.read(t, Limits{})
+	table, err := f.read(t)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +244,7 @@ func TestHostileChunks(t *testing.T) {
 func TestTableDigest(t *testing.T) {
 	f := forge(t, []string{"hello"}, func(at []int64) []object { return []object{tocFile("a", "hello", at[0])} })
 	f.annotations[stargzTOCDigest] = string(sumOf([]byte("another")))
-	if _, err := f.read(t, Limits{}); !errors.Is(err, ErrTable) {
+	if _, err := f.read(t); !errors.Is(err, ErrTable) {
 		t.Errorf("another digest: got %v, want ErrTable", err)
 	}
 	f = &forged{mode: 0o4755}
