@@ -39,7 +39,7 @@ func (t *tracer) foresee(ctx context.Context) {
 			}
 		}
 	}
-	t.b.ahead(want)
+	t.b.ahead(want) //nolint:contextcheck // it outlives the step, not the build
 }
 
 func (b *builder) hasLazies() bool {
@@ -63,7 +63,7 @@ func (b *builder) ahead(want map[tree.PackID][]tree.Extent) {
 				}
 			}
 		}
-		z.behind(list) //nolint:contextcheck // it outlives the step, not the build
+		z.behind(list)
 	}
 }
 
