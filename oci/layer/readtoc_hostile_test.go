@@ -249,7 +249,7 @@ func TestTableDigest(t *testing.T) {
 	}
 	f = &forged{mode: 0o4755}
 	f.finish(t, []byte(`{"entries":[]}`))
-	if _, err := f.read(t, Limits{}); !errors.Is(err, ErrTable) {
+	if _, err := f.read(t); !errors.Is(err, ErrTable) {
 		t.Errorf("a mode that no digest promises: got %v, want ErrTable", err)
 	}
 	cs, p := lazySample()
