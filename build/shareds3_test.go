@@ -83,11 +83,13 @@ func TestFalseObjectIsWrittenAgain(t *testing.T) {
 	w := newWorld(t)
 	w.write("a", "one")
 	w.write("b", "two")
+	// Without directories that come into being: their times are those of the build.
+	const file = "FROM scratch\nCOPY a /a\nCOPY b /b\n"
 	both := func(o *Options) {
 		o.CacheTo = []CacheSpec{bucketSpec(srv, nil)}
 		o.CacheFrom = []CacheSpec{bucketSpec(srv, nil)}
 	}
-	w.must(sharedFile, both)
+	w.must(file, both)
 	good := map[string][]byte{}
 	for _, k := range srv.Keys() {
 		if data := srv.Get(k); strings.HasPrefix(k, "team/blobs/") && bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
@@ -99,7 +101,7 @@ func TestFalseObjectIsWrittenAgain(t *testing.T) {
 		t.Fatal("the bucket has no layer")
 	}
 	w.otherStore()
-	w.must(sharedFile, both)
+	w.must(file, both)
 	if !strings.Contains(w.out.String(), "digest") {
 		t.Errorf("a false layer: got no word of it\n%s", w.out.String())
 	}
@@ -114,11 +116,11 @@ func TestFalseObjectIsWrittenAgain(t *testing.T) {
 	}
 	for range good { // each build stops at the first that it finds
 		w.otherStore()
-		w.must(sharedFile, both)
+		w.must(file, both)
 	}
 	w.otherStore()
-	w.must(sharedFile, both)
-	if w.cached() != 5 {
-		t.Errorf("afterwards: %d cached, want 5\n%s", w.cached(), w.out.String())
+	w.must(file, both)
+	if w.cached() != 2 {
+		t.Errorf("afterwards: %d cached, want 2\n%s", w.cached(), w.out.String())
 	}
 }
