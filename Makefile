@@ -56,7 +56,7 @@ $(LINT):
 # What takes a rule away and must see a wrong image, random programs, and compressing the
 # same bytes again and again: many runs of one thing, which the race detector would only
 # make slow. Less of each runs with it all the same.
-SLOW := ^(TestEveryRuleIsNeeded|TestLawsOff|TestRandomSteps|TestFramesDoNotShow|TestSpoiledFrames|TestEncodersForget|TestFrameKeysDiffer|TestStargzVerifies|TestRatio|TestRecompress|TestDiffThenApply|TestApplyIndex)$$
+SLOW := ^(TestSeekableIsALayer|TestHostileChunks|TestSealIsDeterministic|TestEveryRuleIsNeeded|TestLawsOff|TestRandomSteps|TestFramesDoNotShow|TestSpoiledFrames|TestEncodersForget|TestFrameKeysDiffer|TestStargzVerifies|TestRatio|TestRecompress|TestDiffThenApply|TestApplyIndex)$$
 
 race:
 	$(GO) test -race -skip '$(SLOW)' ./...
