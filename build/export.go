@@ -118,12 +118,10 @@ func (b *builder) export(ctx context.Context, s *state) (*Result, error) {
 }
 
 func (b *builder) exportImages(ctx context.Context, s *state, outs []Output, res *Result, step *progress.Step) error {
-	layers := s.fs.layers()
-	for _, l := range layers {
-		if err := l.wait(ctx); err != nil {
-			return err
-		}
+	if err := s.fs.wait(ctx); err != nil {
+		return err
 	}
+	layers := s.fs.layers()
 	step.Status("exporting layers", 0, 0, true)
 	for _, o := range outs {
 		if o.Type == OutputTar || o.Type == OutputLocal {

@@ -164,7 +164,7 @@ func (z *lazyLayer) claim(want []int) (mine []int, wait <-chan struct{}, err err
 // what to wait for. The caller holds mu.
 func (z *lazyLayer) missing(want []int) (list []int, wait <-chan struct{}, err error) {
 	for _, k := range want {
-		here, err := z.file.Here(z.chunks[k].Off, z.chunks[k].Size)
+		here, err := z.here(k)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -179,6 +179,9 @@ func (z *lazyLayer) missing(want []int) (list []int, wait <-chan struct{}, err e
 	}
 	return list, wait, nil
 }
+
+// here reports whether the bytes of a chunk are in the pack.
+func (z *lazyLayer) here(k int) (bool, error) { return z.file.Here(z.chunks[k].Off, z.chunks[k].Size) }
 
 // fetch gets chunks that are the caller's.
 func (z *lazyLayer) fetch(ctx context.Context, list []int) error {
@@ -227,7 +230,7 @@ func (z *lazyLayer) parts(list []int) [][]int {
 func (z *lazyLayer) sweep(ctx context.Context, list []int) error {
 	var missing []int
 	for _, k := range list {
-		here, err := z.file.Here(z.chunks[k].Off, z.chunks[k].Size)
+		here, err := z.here(k)
 		if err != nil {
 			return err
 		}
@@ -416,7 +419,7 @@ func (z *lazyLayer) finish() error {
 		return err
 	}
 	for k := range z.chunks {
-		here, err := z.file.Here(z.chunks[k].Off, z.chunks[k].Size)
+		here, err := z.here(k)
 		if !here || err != nil {
 			return err
 		}

@@ -178,10 +178,8 @@ func exportPlatforms(ctx context.Context, parts []*platformBuild) (*Result, erro
 
 func exportIndexes(ctx context.Context, parts []*platformBuild, outs []Output, res *Result, step *progress.Step) error {
 	for _, p := range parts {
-		for _, l := range p.final.fs.layers() {
-			if err := l.wait(ctx); err != nil {
-				return err
-			}
+		if err := p.final.fs.wait(ctx); err != nil {
+			return err
 		}
 	}
 	step.Status("exporting layers", 0, 0, true)

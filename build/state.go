@@ -43,6 +43,16 @@ func (f *fsState) layers() []*fsLayer {
 	return out
 }
 
+// wait returns when all layers are sealed, or with the first one that can't be.
+func (f *fsState) wait(ctx context.Context) error {
+	for _, l := range f.layers() {
+		if err := l.wait(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // chainID names the file system by its layers. It waits until they are sealed.
 func (f *fsState) chainID(ctx context.Context) (Key, error) {
 	k := newKey("chain")

@@ -68,17 +68,11 @@ func (s *Sandbox) Emulate(arch, path string) error {
 	if s.chroot {
 		return errors.New("register emulator: there is no namespace for it")
 	}
-	p := &Process{s: s, started: make(chan struct{}), ended: make(chan struct{})}
-	s.mu.Lock()
-	err := s.gone
+	p, err := s.expect()
 	if err == nil {
-		s.next++
-		p.id = s.next
-		s.procs[p.id] = p
-	}
-	s.mu.Unlock()
-	if err == nil {
-		err = s.link.send(request{Op: "emulate", ID: p.id, Emulator: &emulator{arch, path}}, nil)
+		if err = s.link.send(request{Op: "emulate", ID: p.id, Emulator: &emulator{arch, path}}, nil); err != nil {
+			s.unexpect(p)
+		}
 	}
 	if err == nil {
 		err = p.Wait()

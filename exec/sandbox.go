@@ -258,17 +258,30 @@ func (s *Sandbox) Start(ctx context.Context, name string, files []*os.File, stde
 	return s.start(ctx, name, 0, files, out)
 }
 
-// start takes over OUT.
-func (s *Sandbox) start(ctx context.Context, name string, flags uintptr, files []*os.File, out *outputs) (*Process, error) {
+// expect returns a process whose end the keeper will tell, once it is asked for it.
+func (s *Sandbox) expect() (*Process, error) {
 	p := &Process{s: s, started: make(chan struct{}), ended: make(chan struct{})}
 	s.mu.Lock()
-	err := s.gone
-	if err == nil {
-		s.next++
-		p.id = s.next
-		s.procs[p.id] = p
+	defer s.mu.Unlock()
+	if s.gone != nil {
+		return nil, s.gone
 	}
-	s.mu.Unlock()
+	s.next++
+	p.id = s.next
+	s.procs[p.id] = p
+	return p, nil
+}
+
+// unexpect forgets a process that the keeper was not asked for.
+func (s *Sandbox) unexpect(p *Process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.procs, p.id)
+}
+
+// start takes over OUT.
+func (s *Sandbox) start(ctx context.Context, name string, flags uintptr, files []*os.File, out *outputs) (*Process, error) {
+	p, err := s.expect()
 	if err != nil {
 		out.abandon()
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -276,9 +289,7 @@ func (s *Sandbox) start(ctx context.Context, name string, flags uintptr, files [
 	err = s.link.send(request{Op: "start", ID: p.id, Name: name, Flags: flags}, append(out.writers(), files...))
 	out.drain(&p.output)
 	if err != nil {
-		s.mu.Lock()
-		delete(s.procs, p.id)
-		s.mu.Unlock()
+		s.unexpect(p)
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = p.Kill() })

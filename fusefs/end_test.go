@@ -280,7 +280,7 @@ func TestForget(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Abort()
-	s := newStep(parent, w.packs, newSpool(p))
+	s := newStep(parent.tree, w.packs, newSpool(p))
 	lookup := func(dir uint64, name string) uint64 {
 		t.Helper()
 		var out fuse.EntryOut

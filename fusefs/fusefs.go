@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -92,8 +93,8 @@ func (b *backend) Mount(ctx context.Context, spec recorder.Spec) (string, error)
 	if err != nil {
 		return "", err
 	}
-	s := newStep(parent, set, newSpool(w))
-	s.fills = b.fill != nil
+	s := newStep(parent.tree, set, newSpool(w))
+	s.fills = b.fill != nil && slices.ContainsFunc(parent.packs, pack.Grows)
 	s.root, s.check, s.leaving, s.core = filepath.Join(spec.WorkDir, "root"), b.opts.check, &b.leaving, b.opts.core
 	if spec.Trace {
 		s.traces.start(b.opts.blind)

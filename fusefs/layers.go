@@ -27,9 +27,9 @@ type loaded struct {
 
 func newLayers() *layers { return &layers{trees: map[string]loaded{}} }
 
-// load returns the tree of the layers in files, bottom first, and leases its
-// packs before the first extent can be read (LAWS 18).
-func (l *layers) load(ctx context.Context, files []string, set *pack.Set) (tree.Tree, error) {
+// load returns the tree of the layers in files, bottom first, with its packs, which it
+// leases before the first extent can be read (LAWS 18).
+func (l *layers) load(ctx context.Context, files []string, set *pack.Set) (loaded, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	have, known := loaded{tree: tree.Empty()}, 0
@@ -41,21 +41,21 @@ func (l *layers) load(ctx context.Context, files []string, set *pack.Set) (tree.
 	}
 	for i := known; i < len(files); i++ {
 		if err := ctx.Err(); err != nil {
-			return tree.Tree{}, err
+			return loaded{}, err
 		}
 		next, err := have.add(files[i])
 		if err != nil {
-			return tree.Tree{}, fmt.Errorf("load layer %d: %w", i+1, err)
+			return loaded{}, fmt.Errorf("load layer %d: %w", i+1, err)
 		}
 		have = next
 		l.trees[strings.Join(files[:i+1], "\x00")] = have
 	}
 	for _, id := range have.packs {
 		if err := set.Lease(id); err != nil {
-			return tree.Tree{}, err
+			return loaded{}, err
 		}
 	}
-	return have.tree, nil
+	return have, nil
 }
 
 func (l loaded) add(file string) (loaded, error) {

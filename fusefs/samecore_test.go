@@ -16,7 +16,7 @@ import (
 func guested(t *testing.T) *world {
 	t.Helper()
 	if runtime.NumCPU() < 2 || runtime.GOMAXPROCS(0) < 2 {
-		t.Skip("one processor: nobody hands over")
+		testenv.Skip(t, "one processor: nobody hands over")
 	}
 	w := newWorld(t)
 	w.b.(*backend).opts.core = coreAlways
@@ -35,7 +35,7 @@ func TestHandOver(t *testing.T) {
 	c := r.guest()
 	r.sh(manyFiles + "sleep 0.1; cat f* | sha256sum; mkdir g; mv f? g; sleep 0.1; rm f*; echo end > g/last")
 	if c.refused.Load() {
-		t.Skip("this kernel refuses it")
+		testenv.Skip(t, "this kernel refuses it")
 	}
 	res := r.finish()
 	if c.turns < 2 || c.served.Load() < 500 || c.served.Load()%2 != 0 {

@@ -209,6 +209,14 @@ func Name(text string) (string, error) {
 	return oci.FullName(ref), nil
 }
 
+// Repository is a name, which has a tag or a digest, without these.
+func Repository(name string) string {
+	if repo, _, ok := strings.Cut(name, "@"); ok {
+		return repo
+	}
+	return name[:strings.LastIndex(name, ":")]
+}
+
 func sameRepo(full, repo string) bool {
 	a, err1 := oci.ParseRef(full)
 	b, err2 := oci.ParseRef(repo)
@@ -256,12 +264,10 @@ func (i *Image) Inspect() (map[string]any, error) {
 	}
 	tags, digests := []string{}, []string{}
 	for _, n := range i.Names {
-		repo, _, canonical := strings.Cut(n, "@")
-		if !canonical {
+		if !strings.Contains(n, "@") {
 			tags = append(tags, Familiar(n))
-			repo = n[:strings.LastIndex(n, ":")]
 		}
-		digests = append(digests, Familiar(repo)+"@"+i.Whole().Root().Digest.String())
+		digests = append(digests, Familiar(Repository(n))+"@"+i.Whole().Root().Digest.String())
 	}
 	slices.Sort(digests)
 	layers := []string{}

@@ -63,7 +63,7 @@ func imageRows(list []*image.Image, whole bool, keep func(name string) bool) []i
 				continue
 			}
 			short := image.Familiar(name)
-			row.Repository, row.Tag = printable(repository(short)), noName
+			row.Repository, row.Tag = printable(image.Repository(short)), noName
 			if !strings.Contains(short, "@") {
 				row.Tag = printable(short[strings.LastIndex(short, ":")+1:])
 			}
@@ -71,14 +71,6 @@ func imageRows(list []*image.Image, whole bool, keep func(name string) bool) []i
 		}
 	}
 	return rows
-}
-
-// repository is a name without its tag or digest.
-func repository(name string) string {
-	if repo, _, ok := strings.Cut(name, "@"); ok {
-		return repo
-	}
-	return name[:strings.LastIndex(name, ":")]
 }
 
 // imageFilter says which images are listed.
@@ -126,7 +118,7 @@ func (f *imageFilter) keeps(name string) bool {
 		return f.unnamed && len(f.patterns) == 0
 	}
 	short := image.Familiar(name)
-	repo := repository(short)
+	repo := image.Repository(short)
 	return f.named && (len(f.patterns) == 0 || slices.ContainsFunc(f.patterns, func(p string) bool {
 		return slices.ContainsFunc([]string{name, short, repo}, func(n string) bool {
 			ok, _ := path.Match(p, n)

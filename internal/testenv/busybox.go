@@ -69,7 +69,7 @@ func staticBusybox(t testing.TB) string {
 	t.Helper()
 	path, err := osexec.LookPath("busybox")
 	if err != nil {
-		skip(t, "needs busybox (package busybox-static)")
+		Skip(t, "needs busybox (package busybox-static)")
 	}
 	f, err := elf.Open(path)
 	if err != nil {
@@ -78,7 +78,7 @@ func staticBusybox(t testing.TB) string {
 	defer func() { _ = f.Close() }() // only read
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
-			skip(t, "needs a static busybox (package busybox-static)")
+			Skip(t, "needs a static busybox (package busybox-static)")
 		}
 	}
 	return path

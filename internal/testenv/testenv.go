@@ -33,7 +33,7 @@ func NeedRoot(t testing.TB) {
 		t.Skip("needs root")
 	}
 	if ns, err := os.Readlink("/proc/self/ns/user"); err != nil || ns != initUserNS {
-		skip(t, "needs root of the machine, not of a user namespace")
+		Skip(t, "needs root of the machine, not of a user namespace")
 	}
 }
 
@@ -41,7 +41,7 @@ func NeedRoot(t testing.TB) {
 func NeedUserNS(t testing.TB) {
 	t.Helper()
 	if err := userNS(); err != nil {
-		skip(t, "needs user namespaces: "+err.Error())
+		Skip(t, "needs user namespaces: "+err.Error())
 	}
 }
 
@@ -50,7 +50,7 @@ func NeedFUSE(t testing.TB) {
 	t.Helper()
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		skip(t, "needs FUSE: open /dev/fuse: "+err.Error())
+		Skip(t, "needs FUSE: open /dev/fuse: "+err.Error())
 		return
 	}
 	if err := unix.Close(fd); err != nil {
@@ -61,7 +61,8 @@ func NeedFUSE(t testing.TB) {
 	}
 }
 
-func skip(t testing.TB, reason string) {
+// Skip skips the test, and fails it where CI=true: there nothing hides.
+func Skip(t testing.TB, reason string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatalf("skip refused, CI=true: %s", reason)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 
@@ -30,7 +29,7 @@ func DiffID(ctx context.Context, blob io.Reader, lim Limits) (tree.Digest, error
 		n, err := plain.Read(buf)
 		h.Write(buf[:n])
 		if err == io.EOF { //nolint:errorlint // one that is wrapped is a fault of the blob
-			return tree.Digest("sha256:" + hex.EncodeToString(h.Sum(nil))), nil
+			return digest(h), nil
 		}
 		if err == nil {
 			err = context.Cause(ctx)

@@ -249,27 +249,11 @@ func unpackTable(packed []byte, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// tableEntry is an entry of a table as it is read.
+// tableEntry is an entry of a table that is read: also with words that we do not write.
 type tableEntry struct {
-	Type        string            `json:"type"`
-	Name        string            `json:"name"`
-	Size        int64             `json:"size"`
-	ModTime     string            `json:"modtime"`
-	LinkName    string            `json:"linkName"`
-	Mode        int64             `json:"mode"`
-	UID         int64             `json:"uid"`
-	GID         int64             `json:"gid"`
-	DevMajor    int64             `json:"devMajor"`
-	DevMinor    int64             `json:"devMinor"`
-	Xattrs      map[string][]byte `json:"xattrs"`
-	Digest      tree.Digest       `json:"digest"`
-	Offset      int64             `json:"offset"`
-	EndOffset   int64             `json:"endOffset"`
-	InnerOffset int64             `json:"innerOffset"`
-	ChunkOffset int64             `json:"chunkOffset"`
-	ChunkSize   int64             `json:"chunkSize"`
-	ChunkDigest tree.Digest       `json:"chunkDigest"`
-	ChunkType   string            `json:"chunkType"`
+	tocWords
+	InnerOffset int64  `json:"innerOffset"`
+	ChunkType   string `json:"chunkType"`
 }
 
 // parseTable reads the JSON text.

@@ -20,8 +20,8 @@ import (
 // table and what is needed to make the tar again in frames that readers of zstd
 // skip. Their tables have the same words for nearly everything.
 
-// tocEntry is one entry of a table, or one more chunk of the file before it.
-type tocEntry struct {
+// tocWords are what both forms say of an entry, or of one more chunk of the file before it.
+type tocWords struct {
 	Type     string            `json:"type"`
 	Name     string            `json:"name"`
 	Size     int64             `json:"size,omitempty"`
@@ -40,6 +40,11 @@ type tocEntry struct {
 	ChunkOffset int64       `json:"chunkOffset,omitempty"`
 	ChunkSize   int64       `json:"chunkSize,omitempty"`
 	ChunkDigest tree.Digest `json:"chunkDigest,omitempty"`
+}
+
+// tocEntry is an entry of a table that is written.
+type tocEntry struct {
+	tocWords
 
 	run    *run // of a file that is not empty
 	chunks []tocChunk
@@ -83,10 +88,10 @@ const emptyDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495
 
 // add takes the header of an entry.
 func (t *toc) add(h *header) error {
-	e := &tocEntry{
+	e := &tocEntry{tocWords: tocWords{
 		Type: tocTypes[h.typ], Name: h.name, LinkName: h.link, Mode: int64(h.mode), UID: int64(h.uid), GID: int64(h.gid),
 		DevMajor: int64(h.major), DevMinor: int64(h.minor), Size: h.size,
-	}
+	}}
 	if !utf8.ValidString(h.name) || !utf8.ValidString(h.link) {
 		return fmt.Errorf("its name or target, which is not UTF-8, %w", ErrNotSeekable)
 	}
@@ -142,7 +147,7 @@ func (t *toc) list() []*tocEntry {
 		first := e
 		for i, c := range e.chunks {
 			if i > 0 {
-				e = &tocEntry{Type: "chunk", Name: first.Name, ChunkOffset: first.ChunkSize * int64(i)}
+				e = &tocEntry{tocWords: tocWords{Type: "chunk", Name: first.Name, ChunkOffset: first.ChunkSize * int64(i)}}
 				out = append(out, e)
 			}
 			e.Offset = c.off
