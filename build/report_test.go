@@ -7,13 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/dockerfile"
+	"github.com/fbuild/fbuild/internal/testenv"
 	"github.com/fbuild/fbuild/trace"
 	"github.com/fbuild/fbuild/tree"
 )
@@ -376,7 +376,7 @@ func TestReportsArePruned(t *testing.T) {
 	if err := w.store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(30 * time.Millisecond) // what is not older than the next process, by the coarse clock of a file system, stays
+	testenv.Tick(t) // what is not older than the next process, by the coarse clock of a file system, stays
 	var err error
 	if w.store, err = cache.Open(t.Context(), w.store.Dir()); err != nil {
 		t.Fatal(err)

@@ -229,7 +229,8 @@ func TestStatCacheMerge(t *testing.T) {
 	}
 }
 
-// A context of 20,000 files costs less than 10 ms to ask for its cache.
+// A context of 20,000 files costs milliseconds to ask for its cache: nothing is done for
+// an entry that nobody asks for.
 func TestStatCacheLoadsFast(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "cache")
 	s := sampleCache(20_000)
@@ -237,22 +238,15 @@ func TestStatCacheLoadsFast(t *testing.T) {
 	if err := s.save(); err != nil {
 		t.Fatal(err)
 	}
-	best := time.Hour
-	for range 10 {
-		start := time.Now()
+	allocs := testing.AllocsPerRun(3, func() {
 		if s := openStatCache(file, true); len(s.at) != 20_000 {
 			t.Fatalf("entries: got %d, want 20,000", len(s.at))
 		}
-		best = min(best, time.Since(start))
+	})
+	if allocs > 200 {
+		t.Errorf("loading: got %v allocations, want a few", allocs)
 	}
-	limit := 10 * time.Millisecond
-	if raceDetector {
-		limit *= 20
-	}
-	if best > limit {
-		t.Errorf("loading: got %v, want at most %v", best, limit)
-	}
-	t.Logf("loaded in %v", best)
+	t.Logf("loaded with %v allocations", allocs)
 }
 
 func TestDecodeRoundTrip(t *testing.T) {

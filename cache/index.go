@@ -61,6 +61,8 @@ type contentIndex struct {
 	dir  string
 	wg   sync.WaitGroup
 	stop chan struct{} // closed to end the work in the background
+	// wait and closeWait are indexWait and closeWait; tests have more patience.
+	wait, closeWait time.Duration
 
 	mu       sync.Mutex
 	opening  chan struct{} // closed when the opening under way, or the last one, is over; nil before the first
@@ -75,7 +77,7 @@ type contentIndex struct {
 }
 
 func newContentIndex(s *Store) *contentIndex {
-	return &contentIndex{s: s, dir: s.path("index"), pending: map[string][]byte{}, stop: make(chan struct{})}
+	return &contentIndex{s: s, dir: s.path("index"), pending: map[string][]byte{}, stop: make(chan struct{}), wait: indexWait, closeWait: closeWait}
 }
 
 // get returns the table, or nil where there is none (yet). The first call opens
@@ -110,7 +112,7 @@ func (x *contentIndex) begin() {
 			return
 		}
 	} else {
-		x.patience = now.Add(indexWait)
+		x.patience = now.Add(x.wait)
 	}
 	opening := make(chan struct{})
 	x.opening, x.pause = opening, now.Add(indexPause)
@@ -153,7 +155,7 @@ func (x *contentIndex) openTable() (_ table, own *badgerTable, err error) {
 	if !x.room() {
 		return nil, nil, errNoRoom
 	}
-	for deadline := time.Now().Add(indexWait); ; {
+	for deadline := time.Now().Add(x.wait); ; {
 		unlock, err := lockFile(x.s.path("tmp", "locks", "index"), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			t, err := x.openOwn(unlock)
@@ -166,7 +168,7 @@ func (x *contentIndex) openTable() (_ table, own *badgerTable, err error) {
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, nil, err
 		}
-		if t := dialIndex(x.s.path("tmp", "locks")); t != nil {
+		if t := dialIndex(x.s.path("tmp", "locks"), x.wait); t != nil {
 			return t, nil, nil
 		}
 		// It opens the index just now, or closes it.
@@ -263,7 +265,7 @@ func (x *contentIndex) ask(t table, key string) ([]byte, error) {
 	if !ok {
 		return nil, errNoEntry
 	}
-	timer := time.NewTimer(indexWait)
+	timer := time.NewTimer(x.wait)
 	defer timer.Stop()
 	select {
 	case a := <-done:
@@ -362,7 +364,7 @@ func (x *contentIndex) close() {
 		x.wg.Wait()
 		x.shut()
 	}()
-	timer := time.NewTimer(closeWait)
+	timer := time.NewTimer(x.closeWait)
 	defer timer.Stop()
 	select {
 	case <-done:

@@ -12,13 +12,19 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fbuild/fbuild/internal/testenv"
 	"github.com/fbuild/fbuild/tree"
 )
 
-// find asks until the index had time to open and to be built.
+// find asks until the index is open and built, or off.
 func find(t *testing.T, s *Store, n *tree.Node) bool {
 	t.Helper()
-	for range 100 {
+	off := func() bool {
+		s.index.mu.Lock()
+		defer s.index.mu.Unlock()
+		return s.index.off
+	}
+	for end := time.Now().Add(testenv.Patience); !off() && time.Now().Before(end); time.Sleep(time.Millisecond) {
 		ex, ok := s.FindContent(n.Digest, n.Size)
 		if ok {
 			if d := cmp.Diff(n.Extents, ex); d != "" {
@@ -26,7 +32,6 @@ func find(t *testing.T, s *Store, n *tree.Node) bool {
 			}
 			return true
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	return false
 }

@@ -217,6 +217,8 @@ func (s *indexServer) close() {
 
 // servedTable is the index where another process has it.
 type servedTable struct {
+	wait time.Duration // for an answer
+
 	mu sync.Mutex
 	c  *net.UnixConn
 	r  *bufio.Reader
@@ -224,7 +226,7 @@ type servedTable struct {
 }
 
 // dialIndex returns the table of the process that answers at the socket, or nil.
-func dialIndex(dir string) table {
+func dialIndex(dir string, wait time.Duration) table {
 	var c *net.UnixConn
 	err := socketAt(dir, func(name string) (err error) {
 		c, err = net.DialUnix("unix", nil, &net.UnixAddr{Name: name, Net: "unix"})
@@ -237,15 +239,15 @@ func dialIndex(dir string) table {
 		_ = c.Close()
 		return nil
 	}
-	return &servedTable{c: c, r: bufio.NewReader(c), w: bufio.NewWriter(c)}
+	return &servedTable{wait: wait, c: c, r: bufio.NewReader(c), w: bufio.NewWriter(c)}
 }
 
-// talk sends a request and reads what is said to it, within indexWait. After an
+// talk sends a request and reads what is said to it, within t.wait. After an
 // error other than errNoEntry the table is not to be used again.
 func (t *servedTable) talk(send, receive func() error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	err := t.c.SetDeadline(time.Now().Add(indexWait))
+	err := t.c.SetDeadline(time.Now().Add(t.wait))
 	if err == nil {
 		err = send()
 	}

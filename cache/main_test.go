@@ -42,6 +42,7 @@ func open(t testing.TB, dir string) *Store {
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}
+	patient(s)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Errorf("close: %v", err)
@@ -50,13 +51,16 @@ func open(t testing.TB, dir string) *Store {
 	return s
 }
 
+// patient has s wait for its index however busy the machine is.
+func patient(s *Store) { s.index.wait, s.index.closeWait = testenv.Patience, testenv.Patience }
+
 // reopen ends s and opens its directory again, as the next process does.
 func reopen(t testing.TB, s *Store) *Store {
 	t.Helper()
 	if err := s.Close(); err != nil {
 		t.Fatalf("close: %v", err)
 	}
-	time.Sleep(11 * time.Millisecond) // a tick of the clock of file times
+	testenv.Tick(t)
 	return open(t, s.Dir())
 }
 

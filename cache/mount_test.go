@@ -12,11 +12,12 @@ import (
 	"time"
 
 	"github.com/fbuild/fbuild/internal/reexec"
+	"github.com/fbuild/fbuild/internal/testenv"
 )
 
 func takeMount(t *testing.T, s *Store, key, sharing string) (string, func()) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
 	dir, release, err := s.CacheMount(ctx, key, sharing, MountInfo{ID: "id of " + key}, nil)
 	if err != nil {
@@ -51,7 +52,11 @@ func TestCacheMountSharing(t *testing.T) {
 		t.Run(tt.first+" then "+tt.second, func(t *testing.T) {
 			key := t.Name()
 			one, release := takeMount(t, s, key, tt.first)
-			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			limit := testenv.Patience
+			if tt.waits {
+				limit = 50 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			_, release2, err := other.CacheMount(ctx, key, tt.second, MountInfo{}, nil)
 			if waits := errors.Is(err, context.DeadlineExceeded); waits != tt.waits {
@@ -205,7 +210,7 @@ func mountChild() int {
 		return 1
 	}
 	fmt.Println("held")
-	time.Sleep(time.Minute)
+	time.Sleep(time.Hour)
 	return 1
 }
 

@@ -318,12 +318,11 @@ func TestLock(t *testing.T) {
 // A lock file that its holder has just removed locks nothing.
 func TestLockOfRemovedFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "lock")
-	end := time.Now().Add(300 * time.Millisecond)
 	var inside, most, taken atomic.Int32
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			for time.Now().Before(end) {
+			for range 5000 {
 				unlock, ok, err := tryLock(name)
 				if err != nil {
 					t.Errorf("lock: %v", err)
@@ -455,7 +454,7 @@ func TestPruneOnFullDisk(t *testing.T) {
 	for i, err := 0, error(nil); err == nil; i++ {
 		err = os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600)
 	}
-	time.Sleep(11 * time.Millisecond)
+	testenv.Tick(t)
 	s, err = Open(t.Context(), filepath.Join(dir, "store"))
 	if err != nil {
 		t.Fatalf("open on a full disk: %v", err)
@@ -489,6 +488,7 @@ func TestDiskFillsUpUnderIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	patient(s)
 	n := putPack(t, s, []byte("contents"))
 	add := func() {
 		for i := range 2 * flushAt {

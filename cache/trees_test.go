@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/fbuild/fbuild/internal/testenv"
 )
 
 // A tree that something happened to since it was made is found, and removed when asked.
@@ -45,7 +47,7 @@ func TestVerifyTree(t *testing.T) {
 			if err == nil {
 				err = os.WriteFile(filepath.Join(dir, "info"), info, 0o600)
 			}
-			time.Sleep(20 * time.Millisecond) // the clock of files is coarse
+			testenv.Tick(t)
 			if err == nil {
 				err = tt.change(dir)
 			}

@@ -57,7 +57,7 @@ func FuzzParse(f *testing.F) {
 				}
 			}
 		}
-		if took := time.Since(start); took > 10*time.Second {
+		if took := time.Since(start); took > time.Minute {
 			t.Fatalf("took %v", took)
 		}
 	})

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -195,24 +194,14 @@ func TestChrootCallerKilled(t *testing.T) {
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			for end := time.Now().Add(5 * time.Second); running(t, "887772"); time.Sleep(10 * time.Millisecond) {
-				if time.Now().After(end) {
-					t.Fatal("got processes of the command 5 s after the kill, want none")
-				}
-			}
+			testenv.Until(t, "end of the command's processes after the kill", func() bool { return !running(t, "887772") })
 			after := func() string {
 				secret, _ := os.ReadFile(f.root + "/work/secret") // none is as good
 				_, err := os.Stat(moved + "/kept")
 				return fmt.Sprintf("secret %q, moved directory: %v", secret, err)
 			}
 			const want = `secret "", moved directory: <nil>`
-			got := after()
-			for end := time.Now().Add(5 * time.Second); got != want && time.Now().Before(end); got = after() {
-				time.Sleep(10 * time.Millisecond)
-			}
-			if got != want {
-				t.Errorf("after the kill: got %s, want %s", got, want)
-			}
+			testenv.Until(t, want+" after the kill", func() bool { return after() == want })
 		})
 	}
 }

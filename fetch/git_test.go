@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/fbuild/fbuild/internal/testenv"
 )
 
 // server is an upstream with branches and tags, on loopback.
@@ -440,13 +442,7 @@ func TestGitEndsWithItsContext(t *testing.T) {
 	if _, err := r.Checkout(ctx); !errors.Is(err, cause) {
 		t.Errorf("got %v, want %v", err, cause)
 	}
-	for range 50 { // the helper of git is gone too
-		if !mentioned(t, dir) {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Error("a process is left")
+	testenv.Until(t, "end of git's helper", func() bool { return !mentioned(t, dir) })
 }
 
 // mentioned reports whether a process has dir in its environment.

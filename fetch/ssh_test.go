@@ -12,7 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/fbuild/fbuild/internal/testenv"
 )
 
 // sshServer is a sshd of the caller's on loopback.
@@ -56,16 +57,14 @@ func newSSHServer(t *testing.T) *sshServer {
 			t.Logf("sshd: %s", said.String())
 		}
 	})
-	for range 100 {
+	testenv.Until(t, "answer of sshd", func() bool {
 		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err == nil {
 			_ = c.Close()
-			return s
 		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Fatalf("sshd does not answer: %s", said.String())
-	return nil
+		return err == nil
+	})
+	return s
 }
 
 func freePort(t *testing.T) int {
@@ -122,12 +121,7 @@ func (s *sshServer) agent(t *testing.T) string {
 		_ = cmd.Wait()
 		_ = os.RemoveAll(dir)
 	})
-	for range 100 {
-		if _, err := os.Stat(sock); err == nil {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	testenv.Until(t, "socket of the agent", func() bool { _, err := os.Stat(sock); return err == nil })
 	add := osexec.CommandContext(context.WithoutCancel(t.Context()), need(t, "ssh-add"), "-q", s.key)
 	add.Env = append(os.Environ(), "SSH_AUTH_SOCK="+sock)
 	if out, err := add.CombinedOutput(); err != nil {

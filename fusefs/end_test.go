@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -70,13 +69,9 @@ func TestStillInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.sh("while ! test -e ready; do sleep 0.01; done")
-	start := time.Now()
 	_, err := w.b.Finish(context.Background(), r.id)
 	if err == nil || !strings.Contains(err.Error(), "still in use") {
 		t.Errorf("finish: got %v, want still in use", err)
-	}
-	if d := time.Since(start); d > 2*detachTime {
-		t.Errorf("finish took %v", d)
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -318,7 +313,7 @@ func TestUnmountedUnderway(t *testing.T) {
 	if err := unix.Unmount(r.root, 0); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(50 * time.Millisecond)
+	<-w.b.(*backend).steps[r.id].served
 	if _, err := w.b.Finish(context.Background(), r.id); err == nil {
 		t.Error("finish: got nil, want an error")
 	}

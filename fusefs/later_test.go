@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fbuild/fbuild/internal/pack"
 	"github.com/fbuild/fbuild/internal/recorder"
@@ -48,8 +47,9 @@ func lazyWorld(t *testing.T, fill func(l *pack.Lazy, off int64) error) (*world, 
 
 // While one READ waits for contents, everything else is answered, by one worker as well.
 func TestReadWaitsAlone(t *testing.T) {
-	hold := make(chan struct{})
+	asked, hold := make(chan struct{}, 1), make(chan struct{})
 	w, layer := lazyWorld(t, func(l *pack.Lazy, off int64) error {
+		asked <- struct{}{}
 		<-hold
 		if _, err := l.WriteAt([]byte("late\n"), off); err != nil {
 			return err
@@ -59,7 +59,7 @@ func TestReadWaitsAlone(t *testing.T) {
 	r := w.mount(nil, layer)
 	read := make(chan string, 1)
 	go func() { out, _ := r.try("cat f"); read <- out }()
-	time.Sleep(50 * time.Millisecond) // the READ is there, most likely
+	<-asked
 	if out, err := r.try("cat g; ls; stat -c %s f; echo new > h"); err != nil || !strings.Contains(out, "here") {
 		t.Errorf("beside a READ that waits: got %v, %q", err, out)
 	}

@@ -7,10 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/fbuild/fbuild/internal/testenv"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -181,9 +184,27 @@ func TestNoColor(t *testing.T) {
 	}
 }
 
+// lockedOutput can be looked at while it is written to.
+type lockedOutput struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (o *lockedOutput) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(b)
+}
+
+func (o *lockedOutput) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
 // The live view leaves its final state and the failed step's lines behind.
 func TestTTYEnds(t *testing.T) {
-	var out strings.Builder
+	var out lockedOutput
 	d, err := New(Options{Mode: TTY, Out: &out, Size: func() (int, int) { return 80, 24 }, Getenv: func(k string) string {
 		return map[string]string{"NO_COLOR": "1", "TTY_DISPLAY_RATE": "1"}[k]
 	}})
@@ -192,7 +213,7 @@ func TestTTYEnds(t *testing.T) {
 	}
 	st := d.Step("RUN x")
 	st.Log(1, []byte("why\n"))
-	time.Sleep(20 * time.Millisecond)
+	testenv.Until(t, "picture of the running step", func() bool { return strings.Contains(out.String(), " => => # why") })
 	st.Done(errors.New("boom"))
 	if err := d.Close(errors.New("boom")); err != nil {
 		t.Fatal(err)

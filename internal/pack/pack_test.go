@@ -11,10 +11,10 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fbuild/fbuild/internal/testenv"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -203,7 +203,7 @@ func TestLease(t *testing.T) {
 		_, err := s.File(id)
 		got <- err
 	}()
-	waitFor(t, func() bool {
+	testenv.Until(t, "reader that waits", func() bool {
 		fds, _ := filepath.Glob("/proc/self/fd/*")
 		opened := 0
 		for _, fd := range fds {
@@ -225,17 +225,6 @@ func TestLease(t *testing.T) {
 	if _, err := s.Open(file(tree.Extent{Pack: id, Len: 100})); !errors.Is(err, ErrGone) {
 		t.Errorf("open of a pack that is not there: got %v, want ErrGone", err)
 	}
-}
-
-func waitFor(t *testing.T, ok func() bool) {
-	t.Helper()
-	for range 1000 {
-		if ok() {
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
-	t.Fatal("waited in vain")
 }
 
 func TestLeasedPackOutlivesItsName(t *testing.T) {

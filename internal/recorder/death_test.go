@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 	"testing"
 	"time"
+
+	"github.com/fbuild/fbuild/internal/testenv"
 )
 
 // LAWS 20: who waits for an answer of a recorder that dies gets an error, and so
@@ -33,7 +35,7 @@ func TestDeathEndsEveryCall(t *testing.T) {
 		if !errors.Is(err, ErrDied) {
 			t.Errorf("call under way: got %v, want ErrDied", err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(testenv.Patience):
 		t.Fatal("call under way: no answer")
 	}
 	<-c.Dead()

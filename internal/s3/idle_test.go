@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fbuild/fbuild/internal/testenv"
 )
 
 // A server that stops in the middle of an object is not waited for without end.
@@ -25,7 +27,7 @@ func TestServerThatStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	b.idle = 50 * time.Millisecond
+	b.idle = 300 * time.Millisecond
 	r, _, err := b.Get(t.Context(), "x")
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +42,7 @@ func TestServerThatStops(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "in time") {
 			t.Errorf("got %v, want a word of the time", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(testenv.Patience):
 		t.Error("the reader still waits")
 	}
 	if err := r.Close(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fbuild/fbuild/internal/recorder"
+	"github.com/fbuild/fbuild/internal/testenv"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -81,7 +82,7 @@ func open(t *testing.T, newBackend func(t *testing.T) recorder.Backend) recorder
 // FAILS, or not at all.
 func (b *bench) run(backend recorder.Backend, spec recorder.Spec, fails string, args ...string) recorder.Result {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(b.t.Context(), testenv.Patience)
 	defer cancel()
 	root, err := backend.Mount(ctx, spec)
 	if err != nil {
@@ -217,7 +218,7 @@ func text(cs tree.Changes, start time.Time) string {
 			if copies[n] == nil {
 				k := n.Attrs()
 				// The coarse clock may be behind the one that start was read from.
-				if k.Mtime.Sec >= start.Add(-100*time.Millisecond).Unix() && k.Mtime.Sec <= time.Now().Unix() {
+				if k.Mtime.Sec >= start.Add(-time.Minute).Unix() && k.Mtime.Sec <= time.Now().Unix() {
 					k.Mtime.Sec = nowMark
 				}
 				copies[n] = &k

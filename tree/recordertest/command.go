@@ -8,11 +8,11 @@ import (
 	"os"
 	"strconv"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fbuild/fbuild/internal/reexec"
+	"github.com/fbuild/fbuild/internal/testenv"
 )
 
 // Children are the re-exec entries that a TestMain must register.
@@ -23,7 +23,7 @@ func Children() map[string]func() int {
 // command runs a process in root that does what args say, as the first of a new
 // pid namespace: when it ends, so does all that it left behind (LAWS 12).
 func command(ctx context.Context, root string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, testenv.Patience)
 	defer cancel()
 	cmd := reexec.Command(ctx, "recordertest", append([]string{root}, args...)...)
 	var out bytes.Buffer

@@ -1,5 +1,0 @@
-//go:build race
-
-package buildctx
-
-const raceDetector = true
