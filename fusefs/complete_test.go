@@ -33,10 +33,11 @@ type judge struct {
 	blind  bool                       // a rule is taken away
 }
 
-func newJudge(t *testing.T, blind ...rule) *judge {
+// newJudge has a recorder that gives every name that is listed, if gives (walk.go).
+func newJudge(t *testing.T, gives bool, blind ...rule) *judge {
 	t.Helper()
 	w := newWorld(t)
-	w.b = New(Options{blind: blind})
+	w.b = New(Options{blind: blind, gives: gives})
 	return &judge{w: w, a: newAsker(t), b: w.b, pool: map[string][]tree.Extent{}, forget: func(s string) string { return s }, blind: blind != nil}
 }
 
@@ -266,6 +267,7 @@ var lawCases = []struct {
 	edit   func(j *judge, e *tree.Editor)
 }{
 	{"entry", []rule{ruleEntry}, nil, "stat d/a", func(j *judge, e *tree.Editor) { j.with(e, "d/a", func(n *tree.Node) { n.Mode = 0o600 }) }},
+	{"entry, given in a list", []rule{ruleGiven}, nil, "list d; stat d/a", func(j *judge, e *tree.Editor) { j.with(e, "d/a", func(n *tree.Node) { n.Mode = 0o600 }) }},
 	{"entry, of an ancestor", []rule{ruleEntry}, nil, "uread d/a", func(j *judge, e *tree.Editor) { j.with(e, "d", func(n *tree.Node) { n.Mode = 0o700 }) }},
 	{"entry, AT_STATX_DONT_SYNC", []rule{ruleEntry}, nil, "dontsync d/a", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("longer\n")) }},
 	{"size in entry", nil, noSize, "dontsync d/a", func(j *judge, e *tree.Editor) { j.put(e, "d/a", j.file("longer\n")) }},
@@ -330,7 +332,8 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 		}
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
 			ops := strings.Split(c.ops, "; ")
-			j := newJudge(t)
+			gives := slices.Contains(c.blind, ruleGiven)
+			j := newJudge(t, gives)
 			from := j.lawTree()
 			e := from.Edit()
 			c.edit(j, e)
@@ -338,7 +341,7 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 			if j.matches(j.run(from, ops), from, to) {
 				t.Errorf("with every rule: the change is not seen")
 			}
-			j.b, j.blind = New(Options{blind: c.blind}), true
+			j.b, j.blind = New(Options{blind: c.blind, gives: gives}), true
 			defer func() {
 				if err := j.b.Close(); err != nil {
 					t.Error(err)
@@ -371,9 +374,10 @@ func TestTracesAreComplete(t *testing.T) {
 	if *blindRule >= 0 {
 		blind = []rule{rule(*blindRule)}
 	}
-	j := newJudge(t, blind...)
+	judges := []*judge{newJudge(t, *alwaysGive, blind...), newJudge(t, true, blind...)}
 	reused, caught := 0, 0
 	for seed := *firstSeed; seed < *firstSeed+uint64(*seeds); seed++ {
+		j := judges[seed%2]
 		g := generator{j: j, r: rand.New(rand.NewPCG(seed, 7))}
 		from := g.tree()
 		ops := g.program()

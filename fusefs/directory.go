@@ -175,6 +175,9 @@ func (s *step) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fus
 		out.SetEntryTimeout(forever)
 		return fuse.OK
 	}
+	if c.lookups == 0 {
+		s.lookedUp(h.Pid, d, c)
+	}
 	return s.entry(c, out)
 }
 
@@ -192,8 +195,9 @@ func (s *step) directory(id uint64) (*inode, fuse.Status) {
 // OpenDir is FUSE_OPENDIR: directories need no handle.
 func (s *step) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status { return fuse.ENOSYS }
 
-// ReadDir is FUSE_READDIR.
-func (s *step) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+// ReadDirPlus is FUSE_READDIRPLUS, which is all that the kernel asks where it is offered.
+// An entry without a number is a plain name.
+func (s *step) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d, st := s.directory(in.NodeId)
@@ -205,22 +209,27 @@ func (s *step) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryLis
 	if up == nil {
 		up = d
 	}
-	if in.Offset < 1 && !out.AddDirEntry(fuse.DirEntry{Name: ".", Mode: unix.S_IFDIR, Ino: d.id, Off: 1}) {
+	if in.Offset < 1 && out.AddDirLookupEntry(fuse.DirEntry{Name: ".", Mode: unix.S_IFDIR, Ino: d.id, Off: 1}) == nil {
 		return fuse.OK
 	}
-	if in.Offset < 2 && !out.AddDirEntry(fuse.DirEntry{Name: "..", Mode: unix.S_IFDIR, Ino: up.id, Off: 2}) {
+	if in.Offset < 2 && out.AddDirLookupEntry(fuse.DirEntry{Name: "..", Mode: unix.S_IFDIR, Ino: up.id, Off: 2}) == nil {
 		return fuse.OK
 	}
+	w := s.walker(in.Pid, d, in.Offset)
 	// ".." leads to cookie 2, names stand behind it.
 	d.each(in.Offset, func(name string, next uint64) bool {
-		e := fuse.DirEntry{Name: name, Off: next}
-		if c := d.dir.kids[name]; c != nil {
+		e, c := fuse.DirEntry{Name: name, Off: next}, d.dir.kids[name]
+		if c != nil {
 			e.Ino, e.Mode = c.id, c.kind
 		} else {
 			n := d.base.Child(name)
 			e.Ino, e.Mode = nodeID(n, tree.Join(d.basePath, name)), kinds[n.Kind]
 		}
-		return out.AddDirEntry(e)
+		plus := out.AddDirLookupEntry(e)
+		if plus != nil && (c == nil || c.lookups == 0) && (s.gives || w.gives(e.Mode, e.Ino)) {
+			s.give(d, name, plus)
+		}
+		return plus != nil
 	})
 	return fuse.OK
 }

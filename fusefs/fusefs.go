@@ -29,6 +29,7 @@ type Options struct {
 	Workers int
 
 	core  coreMode                                         // of tests: who may serve
+	gives bool                                             // of tests: every name that is listed is given
 	blind []rule                                           // of tests: rules that traces are made without
 	check func(*step, tree.Changes, []string, int64) error // of tests: told of what changes found
 }
@@ -96,6 +97,7 @@ func (b *backend) Mount(ctx context.Context, spec recorder.Spec) (string, error)
 	s := newStep(parent.tree, set, newSpool(w))
 	s.fills = b.fill != nil && slices.ContainsFunc(parent.packs, pack.Grows)
 	s.root, s.check, s.leaving, s.core = filepath.Join(spec.WorkDir, "root"), b.opts.check, &b.leaving, b.opts.core
+	s.gives = b.opts.gives
 	if spec.Trace {
 		s.traces.start(b.opts.blind)
 	}
@@ -185,6 +187,8 @@ type step struct {
 	last     tree.Time
 	err      error // the first failure that nobody may overlook
 	traces   traces
+	walks    map[uint32]*walk // by thread
+	gives    bool             // every name that is listed is given (walk.go)
 
 	packIDs   []tree.PackID // spans name packs by their place here; 0 is the spool
 	packIndex map[tree.PackID]int32
@@ -194,7 +198,7 @@ func newStep(parent tree.Tree, packs *pack.Set, sp *spool) *step {
 	s := &step{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		parent:        parent, packs: packs, spool: sp, patience: detachTime, served: make(chan struct{}), over: make(chan struct{}),
-		inodes: map[uint64]*inode{}, baseDirs: map[string]*inode{}, nextID: 2,
+		inodes: map[uint64]*inode{}, baseDirs: map[string]*inode{}, nextID: 2, walks: map[uint32]*walk{},
 		packIDs: []tree.PackID{sp.w.ID()}, packIndex: map[tree.PackID]int32{},
 	}
 	s.rootDir = s.newBase(parent.Root(), "")

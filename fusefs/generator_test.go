@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -212,6 +213,13 @@ func (g *generator) program() []string {
 	var ops []string
 	g.named = nil
 	for range 1 + g.r.IntN(7) {
+		if g.r.IntN(8) == 0 && len(g.there) > 0 { // what a list told is looked at
+			p := pick(g, g.there...)
+			dir, _ := tree.Split(p)
+			g.named = append(g.named, p)
+			ops = append(ops, "list "+cmp.Or(dir, "."), pick(g, "stat ", "lstat ", "dontsync ", "read ")+p)
+			continue
+		}
 		f := strings.Fields(pick(g, genOps...))
 		for k := range f {
 			switch f[k] {

@@ -24,11 +24,11 @@ const (
 	opFsync       = 20
 	opGetxattr    = 22
 	opInit        = 26
-	opReaddir     = 28
 	opReleasedir  = 29
 	opCreate      = 35
 	opInterrupt   = 36
 	opBatchForget = 42
+	opReaddirPlus = 44
 	opRename2     = 45
 
 	opcodes = 64 // more than there are
@@ -92,10 +92,10 @@ func (w *worker) hot(h *fuse.InHeader) (size int, st fuse.Status, known bool) {
 func (w *worker) warm(h *fuse.InHeader) (size int, st fuse.Status, known bool) {
 	s := w.s
 	switch h.Opcode {
-	case opReaddir:
+	case opReaddirPlus:
 		in := inAs[fuse.ReadIn](w)
 		list := fuse.NewDirEntryList(w.payload(in.Size), in.Offset)
-		st = s.ReadDir(nil, in, list)
+		st = s.ReadDirPlus(nil, in, list)
 		return len(list.Bytes()), st, true
 	case opMkdir:
 		in, out := inAs[fuse.MkdirIn](w), outAs[fuse.EntryOut](w)

@@ -70,6 +70,9 @@ func runIn() int {
 // alwaysGuest holds every test to a recorder whose guest serves whenever it can (samecore.go).
 var alwaysGuest = flag.Bool("guest", false, "hand every step over")
 
+// alwaysGive holds every test to a recorder that gives every name that is listed (walk.go).
+var alwaysGive = flag.Bool("give", false, "take every program that lists a directory for one that looks at all")
+
 func worldCore() coreMode {
 	if *alwaysGuest {
 		return coreAlways
@@ -89,7 +92,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	testenv.NeedFUSE(t)
-	w := &world{t: t, b: New(Options{check: checkChanges, core: worldCore()}), dir: t.TempDir()}
+	w := &world{t: t, b: New(Options{check: checkChanges, core: worldCore(), gives: *alwaysGive}), dir: t.TempDir()}
 	for _, d := range []string{"packs", "work", "layers"} {
 		if err := os.Mkdir(filepath.Join(w.dir, d), 0o755); err != nil {
 			t.Fatal(err)

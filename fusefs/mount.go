@@ -51,7 +51,6 @@ func (s *step) mountOptions() *fuse.MountOptions {
 		MaxWrite:             maxWrite,
 		MaxBackground:        64,
 		Logger:               log.New(io.Discard, "", 0), // it names requests that are answered with ENOSYS
-		DisableReadDirPlus:   true,
 		EnableSymlinkCaching: true,
 		ExtraCapabilities:    fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT,
 		EnableAcl:            true,

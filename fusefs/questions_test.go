@@ -300,7 +300,7 @@ func TestQuestions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.String() != string(want) {
+	if got.String() != string(want) && !*alwaysGive {
 		t.Errorf("questions: got\n%s\nwant\n%s", got.String(), want)
 	}
 }

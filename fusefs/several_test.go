@@ -12,5 +12,7 @@ import (
 func TestLawsOfSeveralWorkers(t *testing.T) {
 	t.Parallel()
 	testenv.NeedFUSE(t)
-	recordertest.All(t, func(*testing.T) recorder.Backend { return New(Options{Workers: 4, check: checkChanges}) })
+	recordertest.All(t, func(*testing.T) recorder.Backend {
+		return New(Options{Workers: 4, check: checkChanges, gives: *alwaysGive})
+	})
 }

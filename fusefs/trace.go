@@ -31,8 +31,9 @@ type rule uint8
 
 const (
 	ruleEntry    rule = iota // what stands at a name was told: LOOKUP, and whatever checks a name itself
+	ruleGiven                // what stands at a name was told in a list: READDIRPLUS (walk.go)
 	ruleAbsent               // that nothing stands there was told
-	ruleList                 // READDIR
+	ruleList                 // READDIRPLUS
 	ruleContent              // READ, LSEEK, the source of COPY_FILE_RANGE
 	ruleLink                 // READLINK
 	ruleXattr                // GETXATTR, LISTXATTR
@@ -51,7 +52,7 @@ const (
 // ruleAsks are the questions that each rule makes. What a kind of entry does not
 // have is not asked about it.
 var ruleAsks = [rules]asks{
-	ruleEntry: askEntry, ruleAbsent: askEntry, ruleList: askList, ruleContent: askContent, ruleLink: askLink, ruleXattr: askXattr,
+	ruleEntry: askEntry, ruleGiven: askEntry, ruleAbsent: askEntry, ruleList: askList, ruleContent: askContent, ruleLink: askLink, ruleXattr: askXattr,
 	ruleWrite: askContent, ruleVictim: askList, ruleSetXattr: askXattr, ruleLinks: askAll,
 	ruleLayer: askEntry | askContent | askLink | askXattr, ruleDropped: askAll&^askList | askTime,
 	ruleAncestor: askEntry | askXattr, ruleMoved: askAll &^ askNames, ruleNames: askNames | askEntry,
@@ -135,7 +136,13 @@ func (s *step) sawName(d *inode, name string, c *inode) {
 		t.lacks(d, name)
 		return
 	}
-	c.asked |= t.asks[ruleEntry]
+	s.sawEntry(d, name, c, ruleEntry)
+}
+
+// sawEntry is sawName of what is there, for rule r.
+func (s *step) sawEntry(d *inode, name string, c *inode, r rule) {
+	t := &s.traces
+	c.asked |= t.asks[r]
 	if c.base != nil && c.base.Links() != nil && t.asks[ruleLinks] != 0 && d.base != nil && d.base.Child(name) == c.base {
 		t.linked[tree.Join(d.basePath, strings.Clone(name))] = c
 	}

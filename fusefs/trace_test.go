@@ -97,7 +97,7 @@ func TestDoubts(t *testing.T) {
 		do   func(s *step)
 		want string
 	}{
-		{"a request that is not modelled", func(s *step) { s.counts[44].Add(1) }, "requests of kind 44"},
+		{"a request that is not modelled", func(s *step) { s.counts[48].Add(1) }, "requests of kind 48"},
 		{"a name that is none", func(s *step) { s.find(t, fuse.FUSE_ROOT_ID, ".") }, "no path of a tree"},
 		{"a number that two entries have", func(s *step) {
 			s.inodes[baseID("directory0/file1")] = s.rootDir

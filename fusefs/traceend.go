@@ -11,7 +11,7 @@ import (
 var modelled = func() (known [opcodes]bool) {
 	for _, op := range []int{
 		opLookup, opForget, opGetattr, opSetattr, opReadlink, opMkdir, opUnlink, opRmdir, opRename, opRead, opWrite, opRelease, opFsync,
-		opGetxattr, opInit, opReaddir, opReleasedir, opCreate, opInterrupt, opBatchForget, opRename2,
+		opGetxattr, opInit, opReaddirPlus, opReleasedir, opCreate, opInterrupt, opBatchForget, opRename2,
 		6, 8, 13, 51, // SYMLINK, MKNOD, LINK, TMPFILE
 		21, 23, 24, // SETXATTR, LISTXATTR, REMOVEXATTR
 		43, 46, 47, 53, // FALLOCATE, LSEEK, COPY_FILE_RANGE and with 64 bits
