@@ -137,7 +137,7 @@ func (b *builder) exportImages(ctx context.Context, s *state, outs []Output, res
 		if err := b.write(ctx, img, o, res, step); err != nil {
 			return err
 		}
-		if err := b.name(img, o, res, step); err != nil {
+		if err := b.name(ctx, img, o, res, step); err != nil {
 			return err
 		}
 	}
@@ -254,10 +254,10 @@ func (b *builder) keep(ctx context.Context, img *oci.Built, layers []*fsLayer, o
 
 // name gives the image its names in the store, unless a layer of its base was
 // never fetched: pushed images need not have theirs here.
-func (b *builder) name(img oci.Writable, o Output, res *Result, step *progress.Step) error {
+func (b *builder) name(ctx context.Context, img oci.Writable, o Output, res *Result, step *progress.Step) error {
 	for _, one := range img.Images() {
 		for _, l := range one.Layers {
-			if !b.store.HasBlob(tree.Digest(l.Desc.Digest.String())) {
+			if !b.hasBlob(ctx, l.Desc.Digest) {
 				return nil
 			}
 		}

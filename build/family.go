@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/fbuild/fbuild/oci/layer"
 )
 
@@ -17,6 +19,7 @@ type family struct {
 	files    map[string]*future[*httpRecord] // of ADD
 	gits     map[string]*future[*remoteGit]  // of ADD
 	notes    map[string]bool
+	arriving map[v1.Hash]chan struct{} // closed when a blob that was fetched has its name
 	// claimed are the steps that one of several builders does, or did, although their
 	// results may have been known: the others take its result. nil for a single builder.
 	claimed map[Key]bool
@@ -26,7 +29,7 @@ func newFamily() *family {
 	return &family{
 		workers: layer.NewWorkers(), sealing: make(chan struct{}, parallelSeals),
 		contexts: map[string]*future[*localContext]{}, files: map[string]*future[*httpRecord]{}, gits: map[string]*future[*remoteGit]{},
-		notes: map[string]bool{},
+		notes: map[string]bool{}, arriving: map[v1.Hash]chan struct{}{},
 	}
 }
 

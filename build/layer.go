@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 
@@ -263,6 +262,7 @@ func (l *fsLayer) unpack(ctx context.Context, b *builder, unlock func()) error {
 	if err != nil {
 		return err
 	}
+	defer r.abandon()
 	pack, err := b.store.CreateTarPack()
 	if err != nil {
 		return errors.Join(err, r.Close())
@@ -271,7 +271,7 @@ func (l *fsLayer) unpack(ctx context.Context, b *builder, unlock func()) error {
 	cs, info, err := layer.Read(ctx, r, pack.ID(), pack, layer.Limits{})
 	switch {
 	case err == nil:
-		err = r.finish()
+		err = r.verify()
 	case errors.Is(err, layer.ErrCorrupt) || errors.Is(err, layer.ErrTooLarge):
 		err = oci.Verdict(ctx, r, err)
 	}
@@ -288,59 +288,22 @@ func (l *fsLayer) unpack(ctx context.Context, b *builder, unlock func()) error {
 		b.warn("layer %s: %s", l.desc.Digest, n)
 	}
 	l.changes = cs
+	blob, stored := r.keep(), b.family.storing(l.desc.Digest)
 	b.behind(func(context.Context) error {
 		defer unlock()
+		err := blob.store()
+		stored()
+		if err != nil {
+			return err
+		}
 		return b.store.PutTarLayer(l.diffID, cs, pack.ID())
 	})
 	return nil
 }
 
-// blobReader reads a blob that is in the store, or fetches it and stores it.
-type blobReader struct {
-	io.Reader
-	close  func() error
-	finish func() error // to be called at the end of the stream
-}
-
-func (r *blobReader) Close() error { return r.close() }
-
-// openBlob opens the layer's compressed stream.
-func (l *fsLayer) openBlob(ctx context.Context, b *builder) (*blobReader, error) {
-	if f, err := b.store.OpenBlob(tree.Digest(l.desc.Digest.String())); err == nil {
-		return &blobReader{Reader: f, close: f.Close, finish: func() error { return nil }}, nil
-	}
-	if l.src == nil {
-		return nil, fmt.Errorf("blob %s is not in the store any more: build with --no-cache", l.desc.Digest)
-	}
-	rc, err := l.src.Open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	w, err := b.store.CreateBlob()
-	if err != nil {
-		return nil, errors.Join(err, rc.Close())
-	}
-	counted := &countReader{r: rc, id: shortID(l.desc.Digest), total: l.desc.Size, pull: l.pull}
-	return &blobReader{
-		Reader: io.TeeReader(counted, w),
-		close: func() error {
-			w.Abort() // nothing after a Commit
-			return rc.Close()
-		},
-		finish: func() error {
-			if _, err := io.Copy(io.Discard, io.TeeReader(counted, w)); err != nil {
-				return err
-			}
-			_, _, err := w.Commit(tree.Digest(l.desc.Digest.String()))
-			counted.end()
-			return err
-		},
-	}, nil
-}
-
 // ensureBlob makes sure that the layer's blob is in the store.
 func (l *fsLayer) ensureBlob(ctx context.Context, b *builder) error {
-	if b.store.HasBlob(tree.Digest(l.desc.Digest.String())) {
+	if b.hasBlob(ctx, l.desc.Digest) {
 		return nil
 	}
 	err := b.fetching(l, func() error {
@@ -348,7 +311,12 @@ func (l *fsLayer) ensureBlob(ctx context.Context, b *builder) error {
 		if err != nil {
 			return err
 		}
-		return errors.Join(r.finish(), r.Close())
+		defer r.abandon()
+		err = r.verify()
+		if err == nil {
+			err = r.keep().store()
+		}
+		return errors.Join(err, r.Close())
 	})
 	if err != nil {
 		return l.fetchError(ctx, err)
@@ -366,25 +334,6 @@ func (b *builder) fetching(l *fsLayer, fetch func() error) error {
 		b.warn("layer %s: %v: it is fetched from elsewhere", l.desc.Digest, err)
 	}
 }
-
-// countReader shows how far a transfer is.
-type countReader struct {
-	r           io.Reader
-	id          string
-	pull        *pull
-	done, total int64
-}
-
-func (c *countReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.done += int64(n)
-	c.pull.status(c.id, c.done, c.total, false)
-	return n, err
-}
-
-func (c *countReader) end() { c.pull.status(c.id, c.done, c.total, true) }
-
-func shortID(h v1.Hash) string { return h.Algorithm + ":" + h.Hex[:min(12, len(h.Hex))] }
 
 // indexFile returns a file that holds the layer's changes.
 func (l *fsLayer) indexFile(ctx context.Context, b *builder) (string, error) {

@@ -219,7 +219,7 @@ func exportIndexes(ctx context.Context, parts []*platformBuild, outs []Output, r
 		if err := b.write(ctx, idx, o, res, step); err != nil {
 			return err
 		}
-		if err := b.name(idx, o, res, step); err != nil {
+		if err := b.name(ctx, idx, o, res, step); err != nil {
 			return err
 		}
 	}

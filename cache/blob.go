@@ -69,6 +69,7 @@ type BlobWriter struct {
 	hash hash.Hash
 	size int64
 	sent int64 // how much of it is on its way to the disk
+	pass bool
 	err  error
 	done bool
 }
@@ -114,9 +115,25 @@ func (w *BlobWriter) Write(p []byte) (int, error) {
 	}
 	if w.size-w.sent >= sendAt {
 		_ = unix.SyncFileRange(int(w.f.Fd()), w.sent, w.size-w.sent, unix.SYNC_FILE_RANGE_WRITE) // Commit syncs
+		if w.pass {                                                                              // what was sent the time before has arrived meanwhile
+			_ = unix.Fadvise(int(w.f.Fd()), 0, w.sent, unix.FADV_DONTNEED) // only advice
+		}
 		w.sent = w.size
 	}
 	return n, w.err
+}
+
+// Pass says that nobody will read the blob soon: its pages are given back as they reach
+// the disk, and serve what is written next. New ones cost more than the copy where a
+// machine is virtual.
+func (w *BlobWriter) Pass() { w.pass = true }
+
+// Verify returns ErrDigest where what was written is not want.
+func (w *BlobWriter) Verify(want tree.Digest) error {
+	if got := w.Digest(); got != want {
+		return fmt.Errorf("blob %s: %w: got %s", want, ErrDigest, got)
+	}
+	return nil
 }
 
 // Digest is the digest of all that was written so far.

@@ -68,7 +68,6 @@ type Limits struct {
 // Info says what Read and Extract read.
 type Info struct {
 	DiffID  tree.Digest // of the uncompressed stream
-	Digest  tree.Digest // of the blob as it came, to its last byte
 	TarSize int64       // uncompressed bytes
 	Size    int64       // compressed bytes
 	Notes   []string    // what was left out or changed, for people

@@ -57,8 +57,7 @@ func Extract(ctx context.Context, r io.Reader, packID tree.PackID, pack io.Write
 	return cs, info, nil
 }
 
-// reading is one call of Read or Extract: a goroutine that reads and hashes the
-// blob, one that decompresses, one that hashes the tar, one that writes the
+// reading is one call of Read or Extract: a goroutine that reads the blob, one that decompresses, one that hashes the tar, one that writes the
 // pack and one that parses.
 type reading struct {
 	lim    Limits
@@ -66,7 +65,6 @@ type reading struct {
 	in     *pipe        // compressed
 	out    *pipe        // uncompressed
 	taken  atomic.Int64 // compressed bytes that the decompressor has asked for
-	inSum  hash.Hash
 	outSum hash.Hash
 	size   int64
 	// The decompressor and the parser each have their own.
@@ -91,7 +89,6 @@ func read(ctx context.Context, blob io.Reader, packID tree.PackID, pack io.Write
 		adding: adding,
 		in:     newPipe(inChunks, inChunk, 1),
 		out:    newPipe(outChunks, outChunk, consumers),
-		inSum:  sha256.New(),
 		outSum: sha256.New(),
 	}
 	var cs tree.Changes
@@ -120,7 +117,6 @@ func read(ctx context.Context, blob io.Reader, packID tree.PackID, pack io.Write
 	}
 	return cs, Info{
 		DiffID:  digest(r.outSum),
-		Digest:  digest(r.inSum),
 		TarSize: out.size,
 		Size:    r.size,
 		Notes:   append(r.streamNotes.done(), r.tarNotes.done()...),
@@ -140,7 +136,6 @@ func (r *reading) feed(ctx context.Context, blob io.Reader) error {
 		}
 		var end bool
 		c.n, end, err = readFull(blob, c.b)
-		r.inSum.Write(c.b[:c.n])
 		r.size += int64(c.n)
 		r.in.put(c)
 		if err != nil {
