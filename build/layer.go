@@ -48,6 +48,8 @@ type fsLayer struct {
 	pull    *pull      // shows the fetching; may be nil
 	loaded  bool
 	changes tree.Changes
+	on      tree.Tree    // what a step ran on, and what it made of that: on with changes;
+	after   tree.Tree    // the zero Tree where nobody knows that yet
 	light   tree.Changes // as changes, but contents may be elsewhere; nil until asked for
 	lent    bool         // light is, or was, what a shared cache says
 	index   string       // file of tree.Encode(changes), "" until one is asked for

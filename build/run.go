@@ -199,22 +199,25 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 		b.warnIfFull(step)
 		return nil, err
 	}
-	res, err := rec.Finish(ctx, p.mount.ID)
+	end, err := rec.FinishOn(ctx, p.mount.ID, p.root)
 	if err != nil {
 		return nil, &recorderError{err}
 	}
+	res := end.Result
 	for _, n := range res.Notes {
 		step.Warn(n)
 	}
-	if err := out.looked(ctx, p, res, held); err != nil {
+	if err := out.looked(ctx, p, end, held); err != nil {
 		return nil, &recorderError{err}
 	}
-	out.changes, out.pack = res.Changes, res.Pack
+	out.changes, out.after, out.pack = res.Changes, end.After, res.Pack
 	if p.extra != nil {
+		out.after = tree.Tree{} // of other changes
 		out.changes, err = b.joinChanges(p.parent, p.extra, res.Changes)
 	}
 	if b.opts.tamper != nil {
 		b.opts.tamper(out)
+		out.after = tree.Tree{}
 	}
 	return out, err
 }
@@ -257,6 +260,7 @@ func (w logWriter) Write(p []byte) (int, error) {
 // prepared is all that one RUN needs.
 type prepared struct {
 	parent tree.Tree
+	root   tree.Tree    // what the recorder shows: parent and extra
 	extra  tree.Changes // the working directory, where the image lacks it
 	mount  recorder.Spec
 	spec   exec.Spec
@@ -296,6 +300,7 @@ func (b *builder) prepareRun(ctx context.Context, s *state, in *dockerfile.Run, 
 			return nil, err
 		}
 	}
+	p.root = t
 	work, err := mkdirIn(b.temp, "run-")
 	if err != nil {
 		return nil, err

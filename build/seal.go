@@ -140,6 +140,8 @@ type commitment struct {
 	key     Key
 	below   *fsState
 	changes tree.Changes
+	on      tree.Tree // what the changes were made on, where after is known
+	after   tree.Tree
 	unlock  func()
 	stored  func(rec stepRecord)
 	ran     *ran      // of a RUN
@@ -160,7 +162,7 @@ func (b *builder) commitStep(c commitment) result {
 	case c.earlier != nil:
 		rec, l = c.earlier.Step, c.earlier.res.layer
 	case len(c.changes) > 0:
-		l = &fsLayer{done: make(chan struct{}), changes: c.changes, loaded: true}
+		l = &fsLayer{done: make(chan struct{}), changes: c.changes, loaded: true, on: c.on, after: c.after}
 	}
 	if c.ran != nil {
 		rec.Ran, rec.Took, rec.Network = c.ran.ended, c.ran.took, c.ran.network
@@ -202,7 +204,7 @@ func (b *builder) finished(ctx context.Context, c commitment, rec stepRecord, re
 	}
 	b.share(c.key, c.below, res)
 	made := madeRecord{Key: c.key, Title: c.title, Created: rec.Created}
-	if c.trace != nil {
+	if c.trace != nil && c.trace.known(ctx) {
 		made.Identity = c.trace.id
 		step := rec
 		step.Traced = nil // it is so on what the trace is of

@@ -109,7 +109,9 @@ func (f *fsState) stack(ctx context.Context, b *builder) (tree.Tree, error) {
 	if err != nil {
 		return tree.Tree{}, err
 	}
-	if f.tree, err = below.Apply(cs); err != nil {
+	if l := f.layer; l.after != (tree.Tree{}) && l.on == below {
+		f.tree = l.after
+	} else if f.tree, err = below.Apply(cs); err != nil {
 		return tree.Tree{}, fmt.Errorf("stack layer %s: %w", f.layer.diffID, err)
 	}
 	f.made = true

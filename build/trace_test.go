@@ -1,6 +1,7 @@
 package build
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -112,7 +113,8 @@ func (r *rig) run(below *fsState, c command) did {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		out := &ran{parent: parent, changes: cs, asked: c.asked, doubt: c.doubt, network: c.network, ended: time.Now()}
+		out := &ran{parent: parent, changes: cs, network: c.network, ended: time.Now()}
+		out.asked = knows(c.asked, c.doubt)
 		d.res = tr.commitRun(r.t.Context(), &state{fs: below, key: d.key}, nil, out, func() {})
 	}
 	r.b.background.Wait()
@@ -407,7 +409,7 @@ func TestTraceWaitsForLayersBelow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		res := tr.commitRun(t.Context(), &state{fs: below, key: tr.key}, nil, &ran{parent: tree1, asked: asks(trace.Entry, "a")}, func() {})
+		res := tr.commitRun(t.Context(), &state{fs: below, key: tr.key}, nil, &ran{parent: tree1, asked: knows(asks(trace.Entry, "a"), "")}, func() {})
 		if res.layer != nil {
 			t.Fatal("a layer of nothing")
 		}
@@ -516,4 +518,9 @@ func TestTraceRootsOfMounts(t *testing.T) {
 	if len(tr.roots) != 3 || tr.roots[1].Lookup(viewAt+"/f") == nil || tr.roots[2].Lookup(viewAt) == nil || tr.roots[2].Lookup(viewAt).Kind != tree.File {
 		t.Errorf("got %d roots", len(tr.roots))
 	}
+}
+
+// knows is what a recorder says that has worked out the questions.
+func knows(asked []trace.Question, doubt string) func(context.Context) ([]trace.Question, string) {
+	return func(context.Context) ([]trace.Question, string) { return asked, doubt }
 }

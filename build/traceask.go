@@ -22,26 +22,34 @@ var errElsewhereBytes = errors.New("its bytes are not here, and their digest is 
 type ran struct {
 	parent  tree.Tree // what it ran on
 	changes tree.Changes
+	after   tree.Tree   // parent with changes; the zero Tree where nobody knows it yet
 	pack    tree.PackID // the step's own, "" for none
-	asked   []trace.Question
-	doubt   string // why these are not all; "" where they are
-	network bool   // it asked for a socket of a network
+	// asked waits for what the step looked at, and for why that is not all, "" where it is;
+	// nil where the recorder was not asked to trace. It is called once.
+	asked   func(context.Context) ([]trace.Question, string)
+	network bool // it asked for a socket of a network
 	took    time.Duration
 	ended   time.Time
 }
 
 // looked collects what the step looked at: its command, in the root and in bind
-// mounts, and we before it ran.
-func (o *ran) looked(ctx context.Context, p *prepared, res recorder.Result, held *served) error {
+// mounts, and we before it ran. What the root was asked the recorder says when the next
+// step may run already.
+func (o *ran) looked(ctx context.Context, p *prepared, end *recorder.End, held *served) error {
 	more, doubt, err := held.looked(ctx) // says as well whether a bound tree broke
 	if err != nil || !p.mount.Trace {
 		return err
 	}
-	o.doubt = res.Doubt
-	if o.doubt == "" {
-		o.doubt = doubt
+	o.asked = func(ctx context.Context) ([]trace.Question, string) {
+		asked, why, err := end.Questions(ctx)
+		switch {
+		case err != nil: // the step is over, and was good
+			why = fmt.Sprintf("the recorder did not say what was asked: %v", err)
+		case why == "":
+			why = doubt
+		}
+		return slices.Concat(asked, p.asked, more), why
 	}
-	o.asked = slices.Concat(res.Questions, p.asked, more)
 	return nil
 }
 

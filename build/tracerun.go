@@ -47,11 +47,8 @@ func (rep *StepReport) reusedRun(rec stepRecord) {
 // commitRun stores what a command did, and behind it the trace. Where an earlier run
 // gave the same, its layer is used.
 func (t *tracer) commitRun(ctx context.Context, s *state, mounts *mountSet, out *ran, unlock func()) result {
-	c := commitment{key: s.key, below: s.fs, changes: out.changes, unlock: unlock, ran: out, title: t.rep.Title}
+	c := commitment{key: s.key, below: s.fs, changes: out.changes, on: out.parent, after: out.after, unlock: unlock, ran: out, title: t.rep.Title}
 	t.rep.Took, t.rep.Ran, t.rep.UsedNetwork = out.took, out.ended, out.network
-	if t.rep.Doubt == "" {
-		t.rep.Doubt = out.doubt
-	}
 	if t.id == "" || t.b.planning() {
 		return t.b.commitStep(c)
 	}
@@ -64,7 +61,7 @@ func (t *tracer) commitRun(ctx context.Context, s *state, mounts *mountSet, out 
 		for _, m := range mounts.binds() {
 			roots = append(roots, m.view.tree)
 		}
-		c.trace = &pendingTrace{id: t.id, base: t.base, roots: roots, asked: out.asked, rep: t.rep}
+		c.trace = &pendingTrace{id: t.id, base: t.base, roots: roots, later: out.asked, rep: t.rep}
 		if t.b.opts.tamper == nil { // what a test takes away would be missed
 			c.trace.changes = out.changes
 		}

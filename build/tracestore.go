@@ -126,9 +126,19 @@ type pendingTrace struct {
 	base  Key
 	roots []tree.Tree
 	asked []trace.Question
+	// later, if not nil, waits for asked, and why that is not all.
+	later func(context.Context) ([]trace.Question, string)
 	rep   *StepReport
 	// changes are those of the step: about all that it changed it must have asked.
 	changes tree.Changes
+}
+
+// known waits until it is known what was asked, and reports whether that is all.
+func (p *pendingTrace) known(ctx context.Context) bool {
+	if p.later != nil {
+		p.asked, p.rep.Doubt = p.later(ctx)
+	}
+	return p.rep.Doubt == ""
 }
 
 // keepTrace works out what the file systems below answered and stores the trace with

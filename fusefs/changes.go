@@ -3,57 +3,69 @@ package fusefs
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fbuild/fbuild/tree"
 )
 
-// changes works out what the step did, in the normal form of tree.Diff, from the
-// inodes in memory: its cost follows what was looked at, whatever the base. It
-// also returns how many bytes of the spool that needs.
-func (s *step) changes() (cs tree.Changes, notes []string, live int64, err error) {
+// collect works out what the step did, in the normal form of tree.Diff, from the
+// inodes in memory: its cost follows what was looked at, whatever the base. What it
+// found is in the order of tree.Compare.
+func (s *step) collect() (*collector, error) {
 	s.loadMovedLinks(s.rootDir, true)
 	for _, i := range s.inodes {
 		if i.file == nil {
 			continue
 		}
 		if err := i.file.dropSlack(s.spool); err != nil {
-			return nil, nil, 0, err
+			return nil, err
 		}
 		if i.nlink == 0 {
 			if err := i.file.cut(s.spool, 0, 1<<62); err != nil {
-				return nil, nil, 0, err
+				return nil, err
 			}
 		}
 	}
-	c := collector{
-		s: s, out: make([]candidate, 0, len(s.inodes)+16), linked: map[*inode]*linked{}, at: map[string]int32{}, met: map[*tree.Node]bool{},
+	c := &collector{
+		s: s, out: make([]candidate, 0, len(s.inodes)+16), linked: map[*inode]*linked{}, lost: map[string]int32{}, met: map[*tree.Node]bool{},
 	}
 	if err := c.dir("", s.parent.Root(), view{i: s.rootDir}, 0); err != nil {
-		return nil, nil, 0, err
+		return nil, err
 	}
 	if err := c.groups(); err != nil {
-		return nil, nil, 0, err
+		return nil, err
 	}
-	cs, live = c.finish()
+	c.finish()
 	slices.Sort(c.notes)
-	return cs, c.notes, live, nil
+	return c, nil
 }
 
-// collector goes through the directories in memory in the order of tree.Compare.
+// collector goes through the directories in memory.
 type collector struct {
 	s      *step
 	out    []candidate
+	count  int   // of those that are kept
+	live   int64 // bytes of the spool that they need
 	notes  []string
-	nodes  []tree.Node // made a few hundred at a time
+	nodes  []tree.Node     // for newNode
+	names  []entryName     // of the directories that are being compared, one behind the other
+	paths  strings.Builder // where those of candidates are made, many at a time
+	room   []tree.Extent   // of fill
 	linked map[*inode]*linked
 	order  []*linked
 	// The parent's hard link groups that were met at a name where something else
 	// stands now, in the order of their meeting, and the candidates there.
 	met  map[*tree.Node]bool
 	meet []*tree.Node
-	at   map[string]int32
+	lost map[string]int32
+}
+
+// entryName is a name in a directory, and what stands there.
+type entryName struct {
+	name string
+	v    view
 }
 
 // candidate is an entry of the difference. Which ones are kept is known when all
@@ -62,9 +74,11 @@ type collector struct {
 type candidate struct {
 	path  string
 	node  *tree.Node // nil for a whiteout
+	i     *inode     // instead of node: what has one when it is asked for (collector.node)
 	depth int32
 	keep  bool
 	made  bool // node belongs to nobody else
+	group bool // but to the other names of a link group
 }
 
 // linked is an inode with several names.
@@ -115,24 +129,51 @@ func (v view) child(name string) view {
 	return view{}
 }
 
-// names are those in directory v and in a that can differ.
-func (v view) names(a *tree.Node) []string {
-	var names []string
-	if v.i != nil {
-		names = sortedKids(v.i)
-	}
+// list appends the names in directory v and in a that can differ to c.names, sorted,
+// and returns where they begin.
+func (c *collector) list(v view, a *tree.Node) (start int) {
+	start = len(c.names)
 	b := v.base()
-	if a == b {
-		return names // in place: the others are as they were
+	if a == b { // in place: what nobody looked at is as it was
+		if v.i != nil {
+			for name, i := range v.i.dir.kids {
+				c.names = append(c.names, entryName{name, view{i: i}})
+			}
+		}
+	} else {
+		var names []string
+		if v.i != nil {
+			names = sortedKids(v.i)
+		}
+		if a != nil {
+			names = append(names, a.Names()...)
+		}
+		if b != nil {
+			names = append(names, b.Names()...)
+		}
+		slices.Sort(names)
+		for _, name := range slices.Compact(names) {
+			c.names = append(c.names, entryName{name, v.child(name)})
+		}
+		return start
 	}
-	if a != nil {
-		names = append(names, a.Names()...)
+	slices.SortFunc(c.names[start:], func(x, y entryName) int { return strings.Compare(x.name, y.name) })
+	return start
+}
+
+// join returns the path of name in directory p.
+func (c *collector) join(p, name string) string {
+	if c.paths.Cap()-c.paths.Len() < len(p)+1+len(name) {
+		c.paths = strings.Builder{}
+		c.paths.Grow(max(16<<10, len(p)+1+len(name)))
 	}
-	if b != nil {
-		names = append(names, b.Names()...)
+	at := c.paths.Len()
+	if p != "" {
+		c.paths.WriteString(p)
+		c.paths.WriteByte('/')
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	c.paths.WriteString(name)
+	return c.paths.String()[at:]
 }
 
 // dir compares directory v at p with the parent's directory there, nil if there
@@ -140,24 +181,33 @@ func (v view) names(a *tree.Node) []string {
 func (c *collector) dir(p string, a *tree.Node, v view, depth int32) error {
 	at := c.add(candidate{path: p, depth: depth, node: a})
 	changed := false
-	for _, name := range v.names(a) {
+	start := c.list(v, a)
+	for k, end := start, len(c.names); k < end; k++ {
+		name, b := c.names[k].name, c.names[k].v
 		var below *tree.Node
 		if a != nil {
 			below = a.Child(name)
 		}
-		b := v.child(name)
 		if b.i != nil && !c.counts(b.i, p, name) {
 			b = view{}
 		}
 		if b.exists() != (below != nil) {
 			changed = true
 		}
-		if err := c.entry(tree.Join(p, name), below, b, depth+1); err != nil {
-			return err
+		if b.exists() || below != nil {
+			if err := c.entry(c.join(p, name), below, b, depth+1); err != nil {
+				return err
+			}
 		}
 	}
+	c.names = c.names[:start]
 	if p == "" || a != nil && a == v.base() && !changed && (v.i == nil || !v.i.dirty) {
 		return nil // no layer can carry the root's attributes
+	}
+	o := &c.out[at]
+	if a == nil && v.i.plain() {
+		o.i, o.keep = v.i, true
+		return nil
 	}
 	n := c.node(v, p)
 	if a != nil {
@@ -168,10 +218,13 @@ func (c *collector) dir(p string, a *tree.Node, v view, depth int32) error {
 			return nil
 		}
 	}
-	o := &c.out[at]
 	o.node, o.keep, o.made = n, true, true
 	return nil
 }
+
+// plain reports whether i has a node that nothing but i says, and that a layer takes as
+// it is: it is made when it is needed.
+func (i *inode) plain() bool { return i != nil && len(i.xattrs) == 0 }
 
 // counts reports whether an inode enters the tree after as name in p.
 func (c *collector) counts(i *inode, p, name string) bool {
@@ -214,6 +267,10 @@ func (c *collector) entry(p string, a *tree.Node, b view, depth int32) error {
 	case b.i != nil && a != nil && b.i.base == a && !b.i.dirty, b.i == nil && b.n == a:
 		return nil
 	}
+	if a == nil && b.i.plain() {
+		c.add(candidate{path: p, depth: depth, i: b.i, keep: true})
+		return nil
+	}
 	n := b.n
 	if b.i != nil {
 		n = c.node(b, p)
@@ -246,7 +303,7 @@ func (c *collector) noteMet(a *tree.Node, p string, at int32) {
 		return
 	}
 	if at >= 0 {
-		c.at[p] = at
+		c.lost[p] = at
 	}
 	if !c.met[a] {
 		c.met[a] = true
@@ -291,7 +348,7 @@ func (c *collector) groups() error {
 	for _, a := range c.meet {
 		heir := int32(-1)
 		for _, p := range a.Links() {
-			at, ok := c.at[p]
+			at, ok := c.lost[p]
 			l := owner[at]
 			if !ok || c.out[at].keep || l != nil && (l.kept || heir >= 0 && owner[heir] == l) {
 				continue
@@ -309,7 +366,7 @@ func (c *collector) groups() error {
 	for _, l := range c.order {
 		for k := 0; l.kept && k < len(l.out); k++ {
 			o := &c.out[l.out[k]]
-			o.node, o.keep, o.made = l.node, true, true
+			o.node, o.keep, o.made, o.group = l.node, true, true, true
 		}
 	}
 	return nil
@@ -327,11 +384,9 @@ func subset(names, of []string) bool {
 	return true
 }
 
-// finish keeps the ancestors of what is kept, and makes the nodes what a layer can
-// hold: whole seconds, which a foreign base's need not be (LAWS 13).
-func (c *collector) finish() (cs tree.Changes, live int64) {
+// finish keeps the ancestors of what is kept, and finds out what that needs.
+func (c *collector) finish() {
 	var wanted []bool // by depth: something below the next candidate of that depth is kept
-	count := 0
 	for k := len(c.out) - 1; k >= 0; k-- {
 		o := &c.out[k]
 		for int(o.depth)+1 >= len(wanted) {
@@ -341,34 +396,97 @@ func (c *collector) finish() (cs tree.Changes, live int64) {
 		wanted[o.depth+1] = false
 		if o.keep {
 			wanted[o.depth] = true
-			count++
+			c.count++
+			c.live += c.liveIn(o)
 		}
 	}
-	cs = make(tree.Changes, 0, count)
-	spool := c.s.spool.w.ID()
+	for _, l := range c.order {
+		if l.kept {
+			c.live -= liveIn(l.node, c.s.spool.w.ID()) * int64(len(l.names)-1) // counted once for each name
+		}
+	}
+}
+
+// each calls fn with the changes in order, until it returns an error. The node is made
+// what a layer can hold: whole seconds, which a foreign base's need not be (LAWS 13). It
+// is fn's only until it returns, but where shared says that other changes have it too.
+func (c *collector) each(fn func(path string, n *tree.Node, shared bool) error) error {
+	var one tree.Node
 	for k := range c.out {
 		o := &c.out[k]
 		if !o.keep {
 			continue
 		}
 		n := o.node
-		if n != nil && !o.made && (n.Kind == tree.Dir || n.Mtime.Nsec != 0) {
-			n = c.copy(n.Attrs())
+		switch {
+		case o.i != nil:
+			c.fill(&one, o.i)
+			n = &one
+		case n != nil && !o.made && (n.Kind == tree.Dir || n.Mtime.Nsec != 0):
+			one = n.Attrs()
+			n = &one
 		}
-		if n != nil {
-			if n.Mtime.Nsec != 0 {
-				n.Mtime = n.Mtime.Truncate()
-			}
-			live += liveIn(n, spool)
+		if n != nil && n.Mtime.Nsec != 0 {
+			n.Mtime = n.Mtime.Truncate()
 		}
-		cs = append(cs, tree.Change{Path: o.path, Node: n})
+		if err := fn(o.path, n, o.group); err != nil {
+			return err
+		}
 	}
-	for _, l := range c.order {
-		if l.kept {
-			live -= liveIn(l.node, spool) * int64(len(l.names)-1) // counted once for each name
+	return nil
+}
+
+// fill makes n what i is, until it is called again.
+func (c *collector) fill(n *tree.Node, i *inode) {
+	*n = tree.Node{Extents: c.room[:0]}
+	if c.s.node(i, n); i.file != nil && i.file.own && n.Extents != nil {
+		c.room = n.Extents
+	}
+}
+
+// changes are what each calls with.
+func (c *collector) changes() tree.Changes {
+	cs := make(tree.Changes, 0, c.count)
+	_ = c.each(func(path string, n *tree.Node, shared bool) error { // nor does it fail
+		if n != nil && !shared {
+			n = c.copy(*n)
+			n.Extents = slices.Clone(n.Extents)
+		}
+		cs = append(cs, tree.Change{Path: path, Node: n})
+		return nil
+	})
+	return cs
+}
+
+// written returns what is written at p, nil for a whiteout, and whether anything is. The
+// node is the caller's until the next call.
+func (c *collector) written(p string) (*tree.Node, bool) {
+	k, ok := slices.BinarySearchFunc(c.out, p, func(o candidate, p string) int { return tree.Compare(o.path, p) })
+	if !ok || !c.out[k].keep {
+		return nil, false
+	}
+	if o := &c.out[k]; o.i == nil {
+		return o.node, true
+	}
+	n := c.newNode()
+	c.fill(n, c.out[k].i)
+	return n, true
+}
+
+// liveIn is how many bytes of the spool o needs.
+func (c *collector) liveIn(o *candidate) (sum int64) {
+	switch {
+	case o.i == nil && o.node != nil:
+		return liveIn(o.node, c.s.spool.w.ID())
+	case o.i == nil || o.i.file == nil || !o.i.file.own:
+		return 0
+	}
+	for k := range o.i.file.spans {
+		if x := &o.i.file.spans[k]; x.pack == 0 {
+			sum += x.n
 		}
 	}
-	return cs, live
+	return sum
 }
 
 func liveIn(n *tree.Node, pack tree.PackID) (sum int64) {

@@ -39,16 +39,14 @@ func TestChangesAreTheDifference(t *testing.T) {
 		for range 1 + r.IntN(25) {
 			randomName(s, r)
 		}
-		cs, notes, live, err := s.changes()
+		c, err := s.collect()
 		if err == nil {
-			err = checkChanges(s, cs, notes, live)
-		}
-		if err == nil {
-			_, err = s.parent.Apply(cs)
+			err = checkChanges(s, c)
 		}
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
+		cs := c.changes()
 		for k := range cs {
 			switch {
 			case cs[k].Whiteout():

@@ -236,12 +236,12 @@ func (s *step) writeNew(a *arena, c *content, off int64, p []byte) (int, error) 
 	return len(p), nil
 }
 
-// extents gives contents the form of a tree.
-func (s *step) extents(c *content, size int64) []tree.Extent {
+// extents appends contents in the form of a tree to out, if there are any.
+func (s *step) extents(out []tree.Extent, c *content, size int64) []tree.Extent {
 	if len(c.spans) == 0 && size == 0 {
 		return nil
 	}
-	out := make([]tree.Extent, 0, len(c.spans))
+	out = slices.Grow(out, len(c.spans))
 	var at int64
 	for _, x := range c.spans {
 		if x.at > at {

@@ -211,17 +211,16 @@ func end(t *testing.T, c *recorder.Client, id, layer string) time.Duration {
 	}
 	runtime.GC()
 	start := time.Now()
-	res, err := c.Finish(t.Context(), id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	after, err := parent.Apply(res.Changes)
+	end, err := c.FinishOn(t.Context(), id, parent)
 	if err != nil {
 		t.Fatal(err)
 	}
 	took := time.Since(start)
-	if len(after.Lookup("new").Names()) != 1500 {
+	if len(end.After.Lookup("new").Names()) != 1500 {
 		t.Fatal("files are missing")
+	}
+	if _, doubt, err := end.Questions(t.Context()); err != nil || doubt != "" {
+		t.Fatal(doubt, err)
 	}
 	return took
 }
@@ -233,7 +232,7 @@ func (w *world) served(c *recorder.Client, id string, layers ...string) string {
 	if err := os.Mkdir(work, 0o755); err != nil {
 		w.t.Fatal(err)
 	}
-	root, err := c.Mount(w.t.Context(), recorder.Spec{ID: id, Layers: layers, PackDir: w.packs.Dir(), WorkDir: work})
+	root, err := c.Mount(w.t.Context(), recorder.Spec{ID: id, Layers: layers, PackDir: w.packs.Dir(), WorkDir: work, Trace: true})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -12,8 +12,10 @@ import (
 	"github.com/fbuild/fbuild/tree"
 )
 
-// finish ends the step in the order of LAWS 12 and works out what it did.
-func (s *step) finish(ctx context.Context) (recorder.Result, error) {
+// finish ends the step in the order of LAWS 12 and works out what it did. Changes go to
+// the sink, if there is one, while the rest of the spool is written; only when both are
+// done is the step good, and only then are its questions looked for.
+func (s *step) finish(ctx context.Context, to recorder.Sink) (res recorder.Result, err error) {
 	defer close(s.over)
 	defer s.spool.w.Abort() // after Commit it does nothing
 	if err := s.detach(ctx); err != nil {
@@ -22,30 +24,86 @@ func (s *step) finish(ctx context.Context) (recorder.Result, error) {
 	if err := os.Remove(s.root); err != nil {
 		return recorder.Result{}, fmt.Errorf("remove mount point: %w", err)
 	}
-	var flushed sync.WaitGroup
-	flushed.Go(func() {
-		s.spool.flush()
-		if err := s.spool.drop(); err != nil { // its memory goes before that of the changes comes
-			s.fail(err)
-		}
-	})
-	cs, notes, live, err := s.changes()
-	flushed.Wait()
-	if err := errors.Join(s.failure(), err); err != nil {
+	defer func() { err = errors.Join(err, s.spool.drop()) }()
+	var spool sync.WaitGroup
+	defer spool.Wait() // before drop, which must not find it writing
+	spool.Go(s.spool.flush)
+	c, err := s.collect()
+	if err != nil {
+		return recorder.Result{}, errors.Join(s.failure(), err)
+	}
+	if res, err = s.hand(c, &spool, to); err != nil {
 		return recorder.Result{}, err
 	}
-	if s.check != nil {
-		if err := s.check(s, cs, notes, live); err != nil {
+	if to.Whole != nil {
+		if err := to.Whole(res); err != nil {
 			return recorder.Result{}, err
 		}
 	}
-	res := recorder.Result{Changes: cs, Notes: notes}
-	res.Questions, res.Doubt = s.questions(cs)
-	res.Pack, err = s.commit(cs, live)
-	if err != nil {
-		return recorder.Result{}, err
-	}
+	res.Questions, res.Doubt = s.questions(c)
 	return res, nil
+}
+
+// hand makes the spool a pack while the sink takes what c found; spool is done when all is
+// written.
+func (s *step) hand(c *collector, spool *sync.WaitGroup, to recorder.Sink) (recorder.Result, error) {
+	res := recorder.Result{Notes: c.notes}
+	if s.check != nil {
+		spool.Wait()
+		if err := errors.Join(s.failure(), s.check(s, c)); err != nil {
+			return res, err
+		}
+	}
+	if !s.spool.fits(c.live) {
+		spool.Wait()
+		return s.handLater(c, to)
+	}
+	var perr error
+	var committed sync.WaitGroup
+	committed.Go(func() {
+		spool.Wait()
+		res.Pack, perr = s.commit(c.live)
+	})
+	var err error
+	if to.Piece != nil {
+		err = recorder.SendChanges(to.Piece, c.each)
+	}
+	committed.Wait()
+	if to.Piece == nil {
+		res.Changes = c.changes()
+	}
+	return res, errors.Join(s.failure(), perr, err)
+}
+
+// handLater is hand of a spool that may hold too much: what is copied from it is known
+// before anything is told.
+func (s *step) handLater(c *collector, to recorder.Sink) (res recorder.Result, err error) {
+	res.Notes = c.notes
+	wasteful := false
+	if err := s.failure(); err != nil {
+		return res, err
+	}
+	if wasteful, err = s.wasteful(c.live); err != nil {
+		return res, err
+	}
+	each := c.each
+	if wasteful {
+		res.Changes = c.changes()
+		if res.Pack, err = s.compact(res.Changes); err != nil {
+			return res, err
+		}
+		each = recorder.Each(res.Changes)
+	} else if res.Pack, err = s.commit(c.live); err != nil {
+		return res, err
+	}
+	if to.Piece == nil {
+		if !wasteful {
+			res.Changes = c.changes()
+		}
+		return res, nil
+	}
+	res.Changes = nil
+	return res, recorder.SendChanges(to.Piece, each)
 }
 
 func (s *step) failure() error {
@@ -112,7 +170,8 @@ func sortedKids(d *inode) []string {
 }
 
 // node gives i the form of a tree. Times are rounded as the layer writer rounds
-// them (LAWS 13), but for one that is the parent's own.
+// them (LAWS 13), but for one that is the parent's own. Its extents take the room of
+// those that n has.
 func (s *step) node(i *inode, n *tree.Node) {
 	n.Kind, n.Mode, n.UID, n.GID, n.Mtime = tree.KindOf(i.kind), i.mode, i.uid, i.gid, i.mtime
 	n.Size, n.Target, n.Major, n.Minor = i.size, i.target, i.major, i.minor
@@ -124,8 +183,9 @@ func (s *step) node(i *inode, n *tree.Node) {
 	}
 	switch {
 	case i.file == nil:
+		n.Extents = nil
 	case i.file.own:
-		n.Extents = s.extents(i.file, i.size)
+		n.Extents = s.extents(n.Extents, i.file, i.size)
 	default:
 		n.Extents, n.Digest = i.base.Extents, i.base.Digest
 	}

@@ -28,10 +28,10 @@ type Options struct {
 	// Workers is how many threads answer requests; 0 for what suits the processors.
 	Workers int
 
-	core  coreMode                                         // of tests: who may serve
-	gives bool                                             // of tests: every name that is listed is given
-	blind []rule                                           // of tests: rules that traces are made without
-	check func(*step, tree.Changes, []string, int64) error // of tests: told of what changes found
+	core  coreMode                      // of tests: who may serve
+	gives bool                          // of tests: every name that is listed is given
+	blind []rule                        // of tests: rules that traces are made without
+	check func(*step, *collector) error // of tests: told of what changes found
 }
 
 // workers is one where there is nothing to share: a second reader of the device
@@ -125,11 +125,16 @@ func (b *backend) remove(id string) *step {
 
 // Finish is recorder.Backend.Finish.
 func (b *backend) Finish(ctx context.Context, id string) (recorder.Result, error) {
+	return b.FinishTo(ctx, id, recorder.Sink{})
+}
+
+// FinishTo is recorder.Streamer.FinishTo.
+func (b *backend) FinishTo(ctx context.Context, id string, to recorder.Sink) (recorder.Result, error) {
 	s := b.remove(id)
 	if s == nil {
 		return recorder.Result{}, fmt.Errorf("finish step %q: it is not mounted", id)
 	}
-	return s.finish(ctx)
+	return s.finish(ctx, to)
 }
 
 // Abort is recorder.Backend.Abort.
@@ -164,18 +169,18 @@ type step struct {
 	root     string // the mount point
 	core     coreMode
 	guest    *sameCore // nil where none may serve
-	check    func(*step, tree.Changes, []string, int64) error
+	check    func(*step, *collector) error
 	leaving  *sync.WaitGroup // of the backend
 	parent   tree.Tree
 	packs    *pack.Set
 	spool    *spool
-	device   int           // the descriptor of /dev/fuse
-	fills    bool          // some contents of the parent may not be here yet
-	late     atomic.Int32  // READs that wait for such
-	patience time.Duration // detachTime
-	direct   bool          // handles of new files bypass the page cache
-	served   chan struct{} // closed when every worker saw ENODEV
-	over     chan struct{} // closed when nobody needs the spool any more
+	device   int                  // the descriptor of /dev/fuse
+	fills    bool                 // some contents of the parent may not be here yet
+	late     atomic.Int32         // READs that wait for such
+	patience func() time.Duration // detachTime, asked for each time that it begins
+	direct   bool                 // handles of new files bypass the page cache
+	served   chan struct{}        // closed when every worker saw ENODEV
+	over     chan struct{}        // closed when nobody needs the spool any more
 	workers  sync.WaitGroup
 	counts   [opcodes]atomic.Uint64 // requests by opcode
 
@@ -197,7 +202,7 @@ type step struct {
 func newStep(parent tree.Tree, packs *pack.Set, sp *spool) *step {
 	s := &step{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
-		parent:        parent, packs: packs, spool: sp, patience: detachTime, served: make(chan struct{}), over: make(chan struct{}),
+		parent:        parent, packs: packs, spool: sp, patience: func() time.Duration { return detachTime }, served: make(chan struct{}), over: make(chan struct{}),
 		inodes: map[uint64]*inode{}, baseDirs: map[string]*inode{}, nextID: 2, walks: map[uint32]*walk{},
 		packIDs: []tree.PackID{sp.w.ID()}, packIndex: map[tree.PackID]int32{},
 	}

@@ -41,11 +41,18 @@ func TestLateReadAtTheEnd(t *testing.T) {
 	n := &tree.Node{Kind: tree.File, Mode: 0o644, Size: size, Extents: []tree.Extent{{Pack: id, Off: off, Len: size}}}
 	r := w.mount(nil, w.layer(tree.Changes{{Path: "f", Node: n}}))
 	s := w.b.(*backend).steps[r.id]
-	s.patience = 500 * time.Millisecond
 	if out, err := r.try(`python3 -c 'import os; os.posix_fadvise(os.open("f", 0), 0, 0, os.POSIX_FADV_WILLNEED)'`); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	<-asked
-	time.AfterFunc(s.patience+s.patience/4, func() { close(come) })
+	times := 0
+	s.patience = func() time.Duration { // the READ is answered in the fourth span of time
+		if times++; times < 4 {
+			return time.Millisecond
+		} else if times == 4 {
+			close(come)
+		}
+		return detachTime
+	}
 	expect(t, r.finish(), "")
 }

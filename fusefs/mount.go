@@ -90,7 +90,7 @@ func (s *step) detach(ctx context.Context) error {
 		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 10)
 		unmounted <- s.unmount(unix.MNT_DETACH)
 	})
-	timer := time.NewTimer(s.patience)
+	timer := time.NewTimer(s.patience())
 	defer timer.Stop()
 	for {
 		select {
@@ -103,9 +103,9 @@ func (s *step) detach(ctx context.Context) error {
 			unmounted = nil
 		case <-timer.C:
 			if s.late.Load() == 0 {
-				return fmt.Errorf("unmount root: still in use after %v", s.patience)
+				return fmt.Errorf("unmount root: still in use after %v", detachTime)
 			}
-			timer.Reset(s.patience) // not the kernel but the build is slow
+			timer.Reset(s.patience()) // not the kernel but the build is slow
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -123,7 +123,7 @@ func (s *step) disconnect() error {
 
 // left returns when nobody serves an aborted step any more.
 func (s *step) left() error {
-	timer := time.NewTimer(s.patience)
+	timer := time.NewTimer(s.patience())
 	defer timer.Stop()
 	for {
 		select {
@@ -131,9 +131,9 @@ func (s *step) left() error {
 			return nil
 		case <-timer.C:
 			if s.late.Load() == 0 {
-				return fmt.Errorf("abort step: root still in use after %v", s.patience)
+				return fmt.Errorf("abort step: root still in use after %v", detachTime)
 			}
-			timer.Reset(s.patience)
+			timer.Reset(s.patience())
 		}
 	}
 }

@@ -6,12 +6,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/tree"
 )
 
 // checkChanges compares what changes found with the difference of whole trees: the
-// oracle of every test that finishes a step. LAWS 14.
-func checkChanges(s *step, cs tree.Changes, notes []string, live int64) error {
+// oracle of every test that finishes a step. LAWS 14. It also compares what a build gets
+// of them in pieces.
+func checkChanges(s *step, c *collector) error {
+	cs, notes, live := c.changes(), c.notes, c.live
+	if err := checkPieces(s.parent, c, cs); err != nil {
+		return err
+	}
 	child, wantNotes, err := s.result()
 	if err != nil {
 		return err
@@ -34,6 +40,31 @@ func checkChanges(s *step, cs tree.Changes, notes []string, live int64) error {
 		return fmt.Errorf("bytes of the spool that live: got %d, want %d", live, want)
 	}
 	return nil
+}
+
+// checkPieces compares changes that are told piece by piece, and the tree that grows of
+// them, with what is known of cs.
+func checkPieces(parent tree.Tree, c *collector, cs tree.Changes) error {
+	g := parent.Grow()
+	if err := recorder.SendChanges(g.Add, c.each); err != nil {
+		return err
+	}
+	got, after, err := g.End()
+	if err != nil {
+		return err
+	}
+	want, err := parent.Apply(cs)
+	if err != nil {
+		return err
+	}
+	if string(tree.Encode(got)) != string(tree.Encode(cs)) {
+		return fmt.Errorf("changes in pieces: got\n%s\nwant\n%s", tree.Format(got), tree.Format(cs))
+	}
+	rest, err := tree.Diff(want, after, nil)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("the tree that grew differs from changes that were applied:\n%s", tree.Format(rest))
+	}
+	return err
 }
 
 // result builds the tree after from the parent and the inodes in memory.

@@ -71,7 +71,7 @@ type traces struct {
 	absent []absence
 	names  []byte // of absent, one behind the other
 	linked map[string]*inode
-	layer  tree.Changes // what the step made, once it is over
+	layer  *collector // what the step made, once it is over
 
 	doubt string
 }

@@ -23,14 +23,14 @@ var modelled = func() (known [opcodes]bool) {
 	return known
 }()
 
-// questions are what the step, which made cs, asked of its parent, once nobody can ask
-// any more; and why there may be others.
-func (s *step) questions(cs tree.Changes) ([]trace.Question, string) {
+// questions are what the step, which did what c found, asked of its parent, once nobody can
+// ask any more; and why there may be others.
+func (s *step) questions(c *collector) ([]trace.Question, string) {
 	t := &s.traces
 	if !t.on {
 		return nil, "the recorder was not asked to trace"
 	}
-	t.layer = cs
+	t.layer = c
 	s.endDir(s.rootDir, true)
 	for _, i := range s.inodes {
 		if i.base != nil && i.asked != 0 {
@@ -141,14 +141,14 @@ func (s *step) endDir(d *inode, inPlace bool) (changed bool) {
 // else that is equal to it, so that the normal form dropped it, or that would be if
 // that had other attributes or bytes (LAWS 5).
 func (t *traces) replaced(p string, victim *tree.Node) {
-	k, written := slices.BinarySearchFunc(t.layer, p, func(c tree.Change, p string) int { return tree.Compare(c.Path, p) })
-	if written && (t.layer[k].Node == nil || t.layer[k].Node.Kind != victim.Kind) {
+	n, written := t.layer.written(p)
+	if written && (n == nil || n.Kind != victim.Kind) {
 		return
 	}
 	switch {
 	case !written:
 		t.note(p, t.asks[ruleDropped]&asksOf(victim))
-	case sameEntry(t.layer[k].Node, victim):
+	case sameEntry(n, victim):
 		t.note(p, t.asks[ruleDropped]&asksOf(victim)&^askTime)
 	}
 	for _, name := range victim.Names() {

@@ -8,6 +8,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/fbuild/fbuild/internal/pack"
+	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -16,14 +17,16 @@ func BenchmarkTreeAfter(b *testing.B) {
 	s := changed(b, 30000)
 	b.ReportAllocs()
 	for b.Loop() {
-		cs, _, live, err := s.changes()
+		c, err := s.collect()
 		if err != nil {
 			b.Fatal(err)
 		}
-		if live != 3000000 {
+		if c.live != 3000000 {
 			b.Fatal("bytes are missing")
 		}
-		_ = tree.Encode(cs)
+		if err := recorder.SendChanges(func(tree.Piece) error { return nil }, c.each); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

@@ -223,6 +223,7 @@ type decoder struct {
 	at    int // what comes next in s
 	packs []PackID
 	err   error
+	same  int // the change whose node the last one has, -1 for none
 
 	// Only the next node is wanted, its lists in no case.
 	scratch bool
@@ -355,7 +356,7 @@ func (d *decoder) change(before Changes, c *Change, prev string) {
 	}
 	c.Path = d.join(prev[:shared], d.string())
 	flags := d.uint()
-	c.Opaque = flags&flagOpaque != 0
+	c.Opaque, d.same = flags&flagOpaque != 0, -1
 	switch {
 	case flags&flagLink != 0:
 		c.LinkTo = d.string()
@@ -365,7 +366,7 @@ func (d *decoder) change(before Changes, c *Change, prev string) {
 			d.fail("link to nothing")
 			return
 		}
-		c.Node = before[at].Node
+		c.Node, d.same = before[at].Node, int(at)
 	case flags&flagNode != 0:
 		c.Node = d.node()
 	}

@@ -85,6 +85,23 @@ type Backend interface {
 	Close() error
 }
 
+// Streamer is a Backend that tells what changed while it finds it out.
+type Streamer interface {
+	// FinishTo is Finish, but that the sink is told all, the questions excepted: what
+	// it returns has those.
+	FinishTo(ctx context.Context, id string, to Sink) (Result, error)
+}
+
+// Sink is told what a step did. Its functions are called one after the other, and may
+// return an error, with which the step ends.
+type Sink struct {
+	// Piece takes changes, in their order.
+	Piece func(tree.Piece) error
+	// Whole is called once, after the last piece, when the step is known to be good,
+	// with the rest of the result. A step that ends without it has failed.
+	Whole func(Result) error
+}
+
 // Filler is a Backend that can serve a tree whose contents are not all here: before the
 // first Mount it is given what gets them from the build (pack.Filler).
 type Filler interface {
@@ -105,16 +122,19 @@ type fill struct {
 	Off, N int64
 }
 
+// response is an answer, or one of several to a finish: pieces of changes, then the rest
+// but for the questions, then those. More says that another one follows.
 type response struct {
-	Seq     uint64
-	Root    string
-	Changes []byte
-	Pack    tree.PackID
-	Notes   []string
-	Asked   []byte // trace.EncodeQuestions
-	Doubt   string
-	Err     string
-	Fill    *fill // no response but a question: Seq is its own
+	Seq   uint64
+	More  bool
+	Root  string
+	Piece *tree.Piece
+	Pack  tree.PackID
+	Notes []string
+	Asked []byte // trace.EncodeQuestions
+	Doubt string
+	Err   string
+	Fill  *fill // no response but a question: Seq is its own
 }
 
 // Serve answers the client at the other end of conn until it closes its end,
@@ -151,7 +171,11 @@ func serve(ctx context.Context, conn io.ReadWriteCloser, b Backend, ending func(
 			if req.Op == "finish" {
 				defer ending()()
 			}
-			_ = out.send(answer(ctx, b, &req)) // a client that is gone ends the loop above
+			// A client that is gone ends the loop above.
+			_ = out.send(answer(ctx, b, &req, func(resp response) error {
+				resp.Seq, resp.More = req.Seq, true
+				return out.send(&resp)
+			}))
 		})
 	}
 }
@@ -226,7 +250,8 @@ func orderly(err error) error {
 	return err
 }
 
-func answer(ctx context.Context, b Backend, req *request) *response {
+// answer returns the last response, and sends what comes before.
+func answer(ctx context.Context, b Backend, req *request, send func(response) error) *response {
 	resp := &response{Seq: req.Seq}
 	var err error
 	switch req.Op {
@@ -234,8 +259,10 @@ func answer(ctx context.Context, b Backend, req *request) *response {
 		resp.Root, err = b.Mount(ctx, req.Spec)
 	case "finish":
 		var res Result
-		res, err = b.Finish(ctx, req.ID)
-		resp.Changes, resp.Pack, resp.Notes = tree.Encode(res.Changes), res.Pack, res.Notes
+		res, err = finish(ctx, b, req.ID, Sink{
+			Piece: func(p tree.Piece) error { return send(response{Piece: &p}) },
+			Whole: func(res Result) error { return send(response{Pack: res.Pack, Notes: res.Notes}) },
+		})
 		resp.Asked, resp.Doubt = encodeQuestions(&res)
 	case "abort":
 		err = b.Abort(req.ID)
@@ -279,12 +306,13 @@ type Client struct {
 	conn io.ReadWriteCloser
 	done chan struct{}
 	fill pack.Filler    // nil for none
+	most int            // maxChanges, but in tests
 	asks sync.WaitGroup // questions of the recorder that are being answered
 
 	mu    sync.Mutex
 	enc   *gob.Encoder
 	seq   uint64
-	waits map[uint64]chan *response
+	waits map[uint64]*waiting
 	dead  bool
 }
 
@@ -292,7 +320,7 @@ type Client struct {
 // nil, gets contents that the recorder lacks, and may be called any number of times at
 // once.
 func NewClient(conn io.ReadWriteCloser, fill pack.Filler) *Client {
-	c := &Client{conn: conn, done: make(chan struct{}), enc: gob.NewEncoder(conn), waits: map[uint64]chan *response{}, fill: fill}
+	c := &Client{conn: conn, done: make(chan struct{}), enc: gob.NewEncoder(conn), waits: map[uint64]*waiting{}, fill: fill, most: maxChanges}
 	go c.read()
 	return c
 }
@@ -311,10 +339,12 @@ func (c *Client) read() {
 		}
 		c.mu.Lock()
 		w := c.waits[resp.Seq]
-		delete(c.waits, resp.Seq)
+		if !resp.More {
+			delete(c.waits, resp.Seq)
+		}
 		c.mu.Unlock()
 		if w != nil {
-			w <- resp
+			w.give(resp)
 		}
 	}
 }
@@ -340,39 +370,68 @@ func (c *Client) died() {
 	defer c.mu.Unlock()
 	c.dead = true
 	for _, w := range c.waits {
-		close(w)
+		close(w.responses) // read, which has ended, was the only one to send
 	}
 	c.waits = nil
 	close(c.done)
 }
 
-func (c *Client) call(ctx context.Context, req request) (*response, error) {
-	w := make(chan *response, 1)
-	c.mu.Lock()
-	if c.dead {
-		c.mu.Unlock()
-		return nil, ErrDied
-	}
-	c.seq++
-	req.Seq = c.seq
-	c.waits[req.Seq] = w
-	err := c.enc.Encode(&req)
-	c.mu.Unlock()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDied, err)
-	}
+// waiting is who waits for the responses to one request.
+type waiting struct {
+	responses chan *response
+	gone      chan struct{} // closed when nobody does any more
+}
+
+func (w *waiting) give(resp *response) {
 	select {
-	case resp, ok := <-w:
-		if !ok {
+	case w.responses <- resp:
+	case <-w.gone:
+	}
+}
+
+// next returns the next response. An error of the recorder's is one.
+func (w *waiting) next(ctx context.Context) (*response, error) {
+	select {
+	case resp, ok := <-w.responses:
+		switch {
+		case !ok:
 			return nil, ErrDied
-		}
-		if resp.Err != "" {
+		case resp.Err != "":
 			return nil, errors.New(resp.Err)
 		}
 		return resp, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+}
+
+// waitingPieces is how many may lie ready for a client that is busy with those before.
+const waitingPieces = 16
+
+// ask sends a request. Who stops waiting for its responses closes gone.
+func (c *Client) ask(req request) (*waiting, error) {
+	w := &waiting{responses: make(chan *response, waitingPieces), gone: make(chan struct{})}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return nil, ErrDied
+	}
+	c.seq++
+	req.Seq = c.seq
+	c.waits[req.Seq] = w
+	if err := c.enc.Encode(&req); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDied, err)
+	}
+	return w, nil
+}
+
+func (c *Client) call(ctx context.Context, req request) (*response, error) {
+	w, err := c.ask(req)
+	if err != nil {
+		return nil, err
+	}
+	defer close(w.gone)
+	return w.next(ctx)
 }
 
 // Mount is Backend.Mount.
@@ -382,25 +441,6 @@ func (c *Client) Mount(ctx context.Context, spec Spec) (string, error) {
 		return "", err
 	}
 	return resp.Root, nil
-}
-
-// Finish is Backend.Finish.
-func (c *Client) Finish(ctx context.Context, id string) (Result, error) {
-	resp, err := c.call(ctx, request{Op: "finish", ID: id})
-	if err != nil {
-		return Result{}, err
-	}
-	cs, err := tree.Decode(resp.Changes)
-	if err != nil {
-		return Result{}, fmt.Errorf("read changes from recorder: %w", err)
-	}
-	res := Result{Changes: cs, Pack: resp.Pack, Notes: resp.Notes, Doubt: resp.Doubt}
-	if len(resp.Asked) > 0 {
-		if res.Questions, err = trace.DecodeQuestions(resp.Asked); err != nil {
-			return Result{}, fmt.Errorf("read questions from recorder: %w", err)
-		}
-	}
-	return res, nil
 }
 
 // Abort is Backend.Abort.
