@@ -97,6 +97,7 @@ func (a *arena) claim(p []byte, want int64) (at, got int64, err error) {
 	}
 	copy(c.buf[at-c.base:], p) // mostly onto itself, which costs nothing
 	c.used += got
+	s.reserveSoon(at + got)
 	return at, got, nil
 }
 
@@ -143,8 +144,12 @@ func (s *spool) writeOut(fail func(error)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
-		for len(s.queue) == 0 && !s.closing {
+		for len(s.queue) == 0 && !s.closing && !s.short {
 			s.moved.Wait()
+		}
+		if s.short {
+			s.reserveAhead()
+			continue
 		}
 		if len(s.queue) == 0 {
 			return

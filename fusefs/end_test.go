@@ -157,7 +157,7 @@ func TestReaderFails(t *testing.T) {
 func TestWriterFails(t *testing.T) {
 	w := newWorld(t)
 	r := w.mount(nil, w.parent())
-	r.sh("echo x > f") // takes room ahead
+	r.sh("echo x > f")
 	s := w.b.(*backend).steps[r.id]
 	bad, err := os.Open(s.spool.f.Name())
 	if err != nil {
@@ -165,7 +165,7 @@ func TestWriterFails(t *testing.T) {
 	}
 	s.spool.mu.Lock()
 	good := s.spool.f
-	s.spool.f = bad
+	s.spool.f, s.spool.reserved = bad, 1<<30 // the room is taken
 	s.spool.mu.Unlock()
 	r.sh("dd if=/dev/zero of=g bs=128k count=64 status=none")
 	_, err = w.b.Finish(context.Background(), r.id)

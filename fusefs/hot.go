@@ -118,10 +118,14 @@ func (w *worker) warm(h *fuse.InHeader) (size int, st fuse.Status, known bool) {
 		return copy(w.out[outSize:], target), st, true
 	case opGetxattr:
 		in := inAs[fuse.GetXAttrIn](w)
-		if in.Size == 0 || in.Size > maxXattr {
+		if in.Size > maxXattr {
 			return 0, fuse.OK, false
 		}
 		n, st := s.GetXAttr(nil, h, borrowed(w.rest(unsafe.Sizeof(*in))), w.payload(in.Size))
+		if in.Size == 0 && (st == fuse.OK || st == fuse.ERANGE) { // only the size is asked for
+			*outAs[fuse.GetXAttrOut](w) = fuse.GetXAttrOut{Size: n}
+			return sizeOf(fuse.GetXAttrOut{}), fuse.OK, true
+		}
 		return int(n), st, true
 	}
 	return 0, fuse.OK, false

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(posixVar) != "" {
 		os.Exit(m.Run())
 	}
-	children := map[string]func() int{"test-in": runIn, "test-ask": runAsk, "test-figure": runFigure, "test-fsx": runFsx, "test-normal": serveNormally, "test-guest": serveAsGuest}
+	children := map[string]func() int{"test-in": runIn, "test-ask": runAsk, "test-figure": runFigure, "test-warm": runWarm, "test-fsx": runFsx, "test-normal": serveNormally, "test-guest": serveAsGuest}
 	maps.Copy(children, Children())
 	maps.Copy(children, recordertest.Children())
 	os.Exit(testenv.InUserNS(m, children))

@@ -24,15 +24,19 @@ import (
 // one of them serves at a time:
 //
 //   - The normal workers (loop.go) serve first. The first of them looks every lookEvery
-//     requests; where those came fast a few times in a row, and the machine is not full,
-//     it hands over.
+//     requests; where those came fast twice in a row, and the machine is not full, it
+//     hands over.
 //   - The guest, SCHED_IDLE for ever, reads a clone of the device that does not block,
 //     on the processor of its caller, which it follows. Meanwhile the first worker
 //     sleeps a tick at a time, and the others till they are called.
 //   - Only the first worker takes back: when little is asked for, when the guest could
-//     run, is waited for and does not get on, or when the guest says that others want to
-//     run most of the time. The guest may then run anywhere, to end what it began. The
-//     pause until the next turn doubles, but for a turn that was worth it.
+//     run, is waited for and does not get on, or when the guest says that more than the
+//     machine has room for want to run. The guest may then run anywhere, to end what it
+//     began. After the latter two there is a pause until the next turn, which doubles,
+//     but for a turn that was worth it.
+//   - What the guest wakes, its processor takes at once, and a sleeper that the scheduler
+//     has not let go of counts as one who runs: so the number of those who run says less
+//     than a request that nobody gets on with.
 //
 // Two that serve at once, as in the moment of taking back, are as right as two normal
 // workers are. Where the kernel refuses something, the normal workers stay. There is
@@ -72,6 +76,7 @@ type sameCore struct {
 	caller uint32
 	stat   statFile // of caller
 	cpu    int      // where it is pinned, -1 for nowhere
+	astray int      // times that it ran for nothing since it last looked
 }
 
 // coreMode is whether a sameCore may be used.
@@ -84,16 +89,20 @@ const (
 )
 
 const (
-	lookEvery  = 64
-	calmLooks  = 3
+	lookEvery  = 16 // requests of the first worker
+	calmLooks  = 2
+	fastLook   = lookEvery * 250 * time.Microsecond // a look comes this soon where requests are most of what is done
+	followLook = 128                                // requests of the guest
+	strayed    = 4                                  // times that the guest ran and found nothing: its caller is elsewhere
 	busyLooks  = 8                                  // those that were not taken off
-	fastLook   = lookEvery * 100 * time.Microsecond // a look comes this soon where requests are all that is done
-	tick       = 500 * time.Microsecond
-	fewTicks   = 6     // in which less than fewServed was done
-	fewServed  = 2 * 4 // counted twice
-	stuckTicks = 2     // in which nothing was done although somebody waits
-	worthIt    = 20 * time.Millisecond
-	leastPause = 5 * time.Millisecond
+	tick       = time.Millisecond
+	mostNap    = 4 * time.Millisecond // while nobody asks
+	stuckTicks = 2                    // in which the guest did nothing although somebody waits
+	stuckLong  = 8                    // in which it worked, and ended nothing
+	window     = 20 * time.Millisecond
+	fewServed  = 2 * 40 // in a window, counted twice
+	worthIt    = 50 * time.Millisecond
+	leastPause = 2 * time.Millisecond
 	mostPause  = 2 * time.Second
 
 	ioctlClone = 0x8004e500 // FUSE_DEV_IOC_CLONE
@@ -105,7 +114,7 @@ func newSameCore(s *step) *sameCore {
 	if s.core == coreNever || unix.SchedGetaffinity(0, &c.all) != nil || c.all.Count() < 2 || runtime.GOMAXPROCS(0) < 2 {
 		return nil
 	}
-	c.allowed = (c.all.Count() - 2) / 2
+	c.allowed = c.all.Count() / 2
 	c.back.L = &c.mu
 	c.idle.Store(true)
 	return c
@@ -208,7 +217,11 @@ func leadingNumber(b []byte) (n int, ok bool) {
 // sent: whoever asked has gone to sleep by now and does not count.
 func (c *sameCore) answered(w *worker) {
 	// What nobody waits for comes from nobody.
-	if w.looks++; w.looks >= lookEvery && w.header().Pid != 0 {
+	every := lookEvery
+	if w.guest {
+		every = followLook
+	}
+	if w.looks++; w.looks >= every && w.header().Pid != 0 {
 		w.looks = 0
 		if c.look(w.header().Pid, w.guest) {
 			c.handOver(w)
@@ -266,35 +279,63 @@ func (c *sameCore) handOver(w *worker) {
 // watch is the first worker while the guest serves.
 func (c *sameCore) watch() {
 	began := time.Now()
-	starved := c.until()
+	harm := c.until()
 	c.takeBack()
 	now := time.Now()
-	if now.Sub(began) > worthIt && !starved {
+	if now.Sub(began) > worthIt {
 		c.pause = leastPause
 	}
-	c.notBefore = now.Add(c.pause)
-	c.pause = min(2*c.pause, mostPause)
+	if harm {
+		c.notBefore = now.Add(c.pause)
+		c.pause = min(2*c.pause, mostPause)
+	}
 }
 
-// until returns when the guest should not serve any longer, and whether it starves.
-func (c *sameCore) until() (starved bool) {
-	few, stuck := 0, 0
-	for seen := c.served.Load(); c.on.Load() && !c.leave.Load() && few < fewTicks; {
-		nap := unix.NsecToTimespec(int64(tick))
-		_ = unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &nap, nil) // a signal ends it sooner
-		now := c.served.Load()
-		if few++; now-seen >= fewServed {
-			few = 0
+// until returns when the guest should not serve any longer, and whether that did harm:
+// it starves, or others want its processor.
+func (c *sameCore) until() (harm bool) {
+	seen, ran := c.served.Load(), c.ran()
+	start, napped := seen, time.Duration(0)
+	for stuck, nap := 0, tick; c.on.Load(); {
+		if c.leave.Load() {
+			return true
 		}
-		if stuck++; now != seen || !c.wanted() {
-			stuck = 0
+		spec := unix.NsecToTimespec(int64(nap))
+		_ = unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &spec, nil) // a signal ends it sooner
+		now, had := c.served.Load(), ran
+		ran = c.ran()
+		switch napped += nap; {
+		case now != seen:
+			stuck, nap = 0, tick
+		case !c.wanted():
+			stuck, nap = 0, min(2*nap, mostNap)
+		case ran-had > tick/2: // a long request
+			stuck, nap = stuck+1, tick
+		default:
+			stuck, nap = stuck+stuckLong/stuckTicks, tick
 		}
-		if stuck >= stuckTicks && c.runnable() {
+		if stuck >= stuckLong && c.runnable() {
 			return true
 		}
 		seen = now
+		if napped >= window {
+			if now-start < fewServed {
+				return false
+			}
+			start, napped = now, 0
+		}
 	}
 	return false
+}
+
+// ran is how long the guest had a processor.
+func (c *sameCore) ran() time.Duration {
+	const perThread, scheduled = 4, 2 // CPUCLOCK_PERTHREAD_MASK, CPUCLOCK_SCHED
+	var t unix.Timespec
+	if unix.ClockGettime(^c.thread.Load()<<3|perThread|scheduled, &t) != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
 }
 
 // runnable says that the guest could go on, if only it had a processor: it does not
@@ -359,10 +400,11 @@ func (c *sameCore) serve() {
 // lookAsGuest is look.
 func (c *sameCore) lookAsGuest(pid uint32) {
 	c.follow(pid)
+	c.astray = 0
 	if c.force {
 		return
 	}
-	if n, err := c.others(); err == nil && n <= c.allowed {
+	if n, err := c.others(); err == nil && n <= c.all.Count() {
 		c.busy = max(0, c.busy-1)
 	} else if c.busy++; c.busy >= busyLooks {
 		c.leave.Store(true)
@@ -435,6 +477,9 @@ func (f *statFile) close() {
 
 // await waits until there is a request for the guest, or a while.
 func (c *sameCore) await() {
+	if c.astray++; c.astray >= strayed {
+		c.worker.looks = followLook
+	}
 	fds := []unix.PollFd{{Fd: int32(c.device), Events: unix.POLLIN}}
 	_, _ = unix.Poll(fds, 20) // ms; the next read says what is wrong
 }

@@ -15,8 +15,10 @@ import (
 const (
 	block = 4096
 	// ahead is how much room is taken at a time, so that "no space left" is
-	// known before a WRITE is answered (LAWS 17).
-	ahead = 16 << 20
+	// known before a WRITE is answered (LAWS 17). The first is small: a file system
+	// in memory clears it.
+	ahead      = 16 << 20
+	firstAhead = 1 << 20
 	// garbage is how much freed room may wait to be punched (LAWS 16).
 	garbage = 64 << 20
 )
@@ -41,6 +43,8 @@ type spool struct {
 	closing  bool
 	end      int64 // everything behind was never handed out, or came back
 	reserved int64 // room is taken up to here
+	short    bool  // the writer shall take more
+	asked    int64 // what reserved was when it was last asked to
 	plain    bool  // the file system can't take room ahead
 	freed    map[int64]run
 	ends     map[int64]int64 // end of a freed run to its start
@@ -92,7 +96,7 @@ func (s *spool) reserve(end int64) error {
 	if end <= s.reserved || s.plain {
 		return nil
 	}
-	if s.fallocate(end+ahead) == nil || s.plain || s.fallocate(end) == nil {
+	if s.fallocate(end+further(end)) == nil || s.plain || s.fallocate(end) == nil {
 		return nil
 	}
 	// What was given back and not punched yet may be enough.
@@ -103,6 +107,39 @@ func (s *spool) reserve(end int64) error {
 		return fmt.Errorf("reserve %d bytes in spool: %w", end-s.reserved, err)
 	}
 	return nil
+}
+
+// further is how much room is taken behind end.
+func further(end int64) int64 { return min(ahead, max(firstAhead, end)) }
+
+// reserveSoon has the writer take more room before a request has to wait for it. The
+// caller holds mu.
+func (s *spool) reserveSoon(end int64) {
+	if s.plain || s.asked == s.reserved || s.reserved-end > further(end)/2 {
+		return
+	}
+	s.short, s.asked = true, s.reserved
+	s.moved.Broadcast()
+}
+
+// reserveAhead is what reserveSoon asks for. It lets mu go meanwhile; where others took
+// room or gave some back, that counts. A lack of room is told by who needs it.
+func (s *spool) reserveAhead() {
+	from, fd := s.reserved, int(s.f.Fd())
+	n := further(from)
+	s.mu.Unlock()
+	s.busy.Store(true)
+	err := unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, from, n)
+	s.busy.Store(false)
+	s.mu.Lock()
+	s.short = false
+	switch {
+	case err != nil:
+	case s.reserved == from:
+		s.reserved = from + n
+	case s.reserved < from:
+		_ = s.punchRange(from, from+n) // else it stays taken until the step ends
+	}
 }
 
 func (s *spool) fallocate(end int64) error {
