@@ -2,6 +2,7 @@ package build
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"sync"
 
@@ -18,15 +19,27 @@ type frameStore struct {
 	mu    sync.Mutex
 	blobs map[tree.Digest]*os.File // nil: not in the store
 	stats layer.Stats
+	// ahead are frames that were made while RUNs ran, in files without names.
+	ahead map[layer.FrameKey]aheadFrame
+	files []*os.File
+}
+
+// aheadFrame is a frame that no layer has yet.
+type aheadFrame struct {
+	layer.Frame
+	file *os.File
 }
 
 func newFrameStore(s *cache.Store) *frameStore {
-	return &frameStore{store: s, blobs: map[tree.Digest]*os.File{}}
+	return &frameStore{store: s, blobs: map[tree.Digest]*os.File{}, ahead: map[layer.FrameKey]aheadFrame{}}
 }
 
 // Frame reads a frame where the index says that it is. Every doubt is a miss, and
 // what is not there is forgotten.
 func (s *frameStore) Frame(key layer.FrameKey, buf []byte) (layer.Frame, []byte, bool) {
+	if f, out, ok := s.early(key, buf); ok {
+		return f, out, true
+	}
 	at, ok := s.store.FindFrame(cache.FrameKey(key))
 	if !ok {
 		return layer.Frame{}, nil, false
@@ -46,6 +59,64 @@ func (s *frameStore) Frame(key layer.FrameKey, buf []byte) (layer.Frame, []byte,
 		return layer.Frame{}, nil, false
 	}
 	return f, buf, true
+}
+
+// early reads a frame that was made ahead.
+func (s *frameStore) early(key layer.FrameKey, buf []byte) (layer.Frame, []byte, bool) {
+	s.mu.Lock()
+	f, ok := s.ahead[key]
+	s.mu.Unlock()
+	if !ok {
+		return layer.Frame{}, nil, false
+	}
+	if int64(cap(buf)) < f.Len {
+		buf = make([]byte, f.Len)
+	}
+	buf = buf[:f.Len]
+	if _, err := f.file.ReadAt(buf, f.Off); err != nil {
+		return layer.Frame{}, nil, false
+	}
+	f.Ahead = true
+	return f.Frame, buf, true
+}
+
+// has says that a frame need not be made.
+func (s *frameStore) has(key layer.FrameKey) bool {
+	s.mu.Lock()
+	_, ok := s.ahead[key]
+	s.mu.Unlock()
+	if !ok {
+		_, ok = s.store.FindFrame(cache.FrameKey(key))
+	}
+	return ok
+}
+
+// keepOpen makes f the store's to close.
+func (s *frameStore) keepOpen(f *os.File) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files = append(s.files, f)
+}
+
+// addAhead enters frames of a file.
+func (s *frameStore) addAhead(file *os.File, frames []layer.Frame) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range frames {
+		s.ahead[f.Key] = aheadFrame{f, file}
+	}
+}
+
+// dropAhead forgets the frames of a file, whose layer is sealed, and empties it: somebody
+// may be reading. nil is no file.
+func (s *frameStore) dropAhead(file *os.File) {
+	if file == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.ahead, func(_ layer.FrameKey, f aheadFrame) bool { return f.file == file })
+	_ = file.Truncate(0) // it has no name: this only saves room
 }
 
 // maxFrame bounds the memory that a damaged index can ask for.
@@ -78,6 +149,9 @@ func (s *frameStore) add(sealed layer.Sealed) {
 
 func (s *frameStore) close() error {
 	var errs []error
+	for _, f := range s.files {
+		errs = append(errs, f.Close())
+	}
 	for _, f := range s.blobs {
 		if f != nil {
 			errs = append(errs, f.Close())

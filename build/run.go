@@ -186,9 +186,11 @@ func (b *builder) runOn(ctx context.Context, kind string, s *state, in *dockerfi
 	spec.Stdout, spec.Stderr = stdout, stderr
 	out := &ran{parent: p.parent}
 	spec.OnNetwork = func() { out.network = true }
+	ahead := b.compressAhead(ctx, rec, kind, p.mount.ID)
 	began := time.Now()
 	err = rec.during(ctx, func(ctx context.Context) error { return sandbox.Run(ctx, spec) })
 	out.took, out.ended = time.Since(began), time.Now()
+	out.ahead = ahead.end()
 	stdout.flush()
 	stderr.flush()
 	if err != nil {

@@ -176,6 +176,9 @@ func (b *builder) commitStep(c commitment) result {
 		if l != nil && c.earlier == nil {
 			l.err = l.seal(ctx, b)
 			close(l.done)
+			if c.ran != nil {
+				b.frames.dropAhead(c.ran.ahead)
+			}
 			if l.err != nil {
 				return l.err
 			}

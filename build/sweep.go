@@ -20,7 +20,7 @@ const sweepChild = "sweep"
 // Children are the re-exec entries of a build: of the sandbox, of the recorders,
 // and of this package.
 func Children() map[string]func() int {
-	all := map[string]func() int{sweepChild: sweepMain, furnishChild: furnishMain, packChild: packMain}
+	all := map[string]func() int{sweepChild: sweepMain, furnishChild: furnishMain, packChild: packMain, aheadChild: aheadMain}
 	maps.Copy(all, exec.Children())
 	maps.Copy(all, fusefs.Children())
 	maps.Copy(all, snapshot.Children())

@@ -30,6 +30,7 @@ type ran struct {
 	network bool // it asked for a socket of a network
 	took    time.Duration
 	ended   time.Time
+	ahead   *os.File // the frames that were made meanwhile; nil for none
 }
 
 // looked collects what the step looked at: its command, in the root and in bind

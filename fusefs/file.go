@@ -179,6 +179,7 @@ func (s *step) grown(i *inode, end int64, killIDs bool) bool {
 	defer s.mu.Unlock()
 	s.touched(i)
 	i.size = max(i.size, end)
+	s.written(i)
 	return s.killPrivileges(i, killIDs)
 }
 

@@ -194,6 +194,7 @@ type step struct {
 	traces   traces
 	walks    map[uint32]*walk // by thread
 	gives    bool             // every name that is listed is given (walk.go)
+	settling settling
 
 	packIDs   []tree.PackID // spans name packs by their place here; 0 is the spool
 	packIndex map[tree.PackID]int32

@@ -36,6 +36,7 @@ type inode struct {
 	asked    asks // what the step asked of base
 	fresh    bool // no byte is base's any more
 	timed    bool // it was given a time
+	noted    bool // it was written (settled.go)
 
 	dir  *directory
 	file *content

@@ -199,6 +199,9 @@ func (c *sameCore) others() (int, error) {
 	if c.s.spool.busy.Load() {
 		count--
 	}
+	if c.s.settling.busy.Load() { // it makes room for everybody
+		count--
+	}
 	return max(0, count), nil
 }
 

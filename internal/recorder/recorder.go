@@ -108,12 +108,23 @@ type Filler interface {
 	FillWith(fill pack.Filler)
 }
 
+// Settler is a Backend that can say which files a step is done with while its command
+// runs.
+type Settler interface {
+	// Settled returns where the bytes are of at most so many files of at least so many
+	// bytes that the step wrote and left alone since, each once. They may change nevertheless.
+	// Whoever asks works on them at the lowest priority until the next call.
+	Settled(id string, least int64, most int) [][]tree.Extent
+}
+
 type request struct {
-	Seq  uint64
-	Op   string // mount, finish, abort; filled answers a response with Fill
-	ID   string
-	Spec Spec
-	Err  string // of filled
+	Seq   uint64
+	Op    string // mount, settled, finish, abort; filled answers a response with Fill
+	ID    string
+	Spec  Spec
+	Least int64 // of settled
+	Most  int
+	Err   string // of filled
 }
 
 // fill asks the build for bytes of a lazy pack.
@@ -125,16 +136,17 @@ type fill struct {
 // response is an answer, or one of several to a finish: pieces of changes, then the rest
 // but for the questions, then those. More says that another one follows.
 type response struct {
-	Seq   uint64
-	More  bool
-	Root  string
-	Piece *tree.Piece
-	Pack  tree.PackID
-	Notes []string
-	Asked []byte // trace.EncodeQuestions
-	Doubt string
-	Err   string
-	Fill  *fill // no response but a question: Seq is its own
+	Seq     uint64
+	More    bool
+	Root    string
+	Piece   *tree.Piece
+	Pack    tree.PackID
+	Notes   []string
+	Asked   []byte // trace.EncodeQuestions
+	Doubt   string
+	Err     string
+	Settled [][]tree.Extent
+	Fill    *fill // no response but a question: Seq is its own
 }
 
 // Serve answers the client at the other end of conn until it closes its end,
@@ -266,6 +278,10 @@ func answer(ctx context.Context, b Backend, req *request, send func(response) er
 		resp.Asked, resp.Doubt = encodeQuestions(&res)
 	case "abort":
 		err = b.Abort(req.ID)
+	case "settled":
+		if s, ok := b.(Settler); ok {
+			resp.Settled = s.Settled(req.ID, req.Least, req.Most)
+		}
 	default:
 		err = fmt.Errorf("unknown request %q", req.Op)
 	}
@@ -447,6 +463,15 @@ func (c *Client) Mount(ctx context.Context, spec Spec) (string, error) {
 func (c *Client) Abort(ctx context.Context, id string) error {
 	_, err := c.call(ctx, request{Op: "abort", ID: id})
 	return err
+}
+
+// Settled is Settler.Settled; a recorder that is none has nothing to say.
+func (c *Client) Settled(ctx context.Context, id string, least int64, most int) ([][]tree.Extent, error) {
+	resp, err := c.call(ctx, request{Op: "settled", ID: id, Least: least, Most: most})
+	if err != nil {
+		return nil, err
+	}
+	return resp.Settled, nil
 }
 
 // Dead is closed when the recorder process is gone.

@@ -34,6 +34,7 @@ type job struct {
 	crc    uint32
 	mark   uint64 // frameSum of out, of one that is keyed
 	reused bool
+	ahead  bool // and was made for this layer
 	digest tree.Digest
 }
 
@@ -166,7 +167,7 @@ func (c *compression) reuse(j *job) bool {
 	if !ok || f.Size != j.size || int64(len(out)) != f.Len || frameSum(out) != f.Sum {
 		return false
 	}
-	j.out, j.crc, j.mark, j.reused = out, f.CRC, f.Sum, true
+	j.out, j.crc, j.mark, j.reused, j.ahead = out, f.CRC, f.Sum, true, f.Ahead
 	return true
 }
 
@@ -269,7 +270,11 @@ func (c *compression) frame(j *job) error {
 		c.stats.Small++
 	}
 	c.stats.Bytes += j.size
-	if j.reused {
+	switch {
+	case j.ahead:
+		c.stats.Ahead++
+		c.stats.AheadBytes += j.size
+	case j.reused:
 		c.stats.Reused++
 		c.stats.ReusedBytes += j.size
 	}

@@ -116,10 +116,13 @@ type Stats struct {
 	Small       int   `json:"small"`       // of them too small to be looked for in earlier layers
 	Reused      int   `json:"reused"`      // copied from earlier layers
 	ReusedBytes int64 `json:"reusedBytes"` // uncompressed
+	Ahead       int   `json:"ahead"`       // made while the command still ran
+	AheadBytes  int64 `json:"aheadBytes"`  // uncompressed
 }
 
 // Add counts what o says as well.
 func (s *Stats) Add(o Stats) {
 	s.Bytes, s.Frames, s.Small = s.Bytes+o.Bytes, s.Frames+o.Frames, s.Small+o.Small
 	s.Reused, s.ReusedBytes = s.Reused+o.Reused, s.ReusedBytes+o.ReusedBytes
+	s.Ahead, s.AheadBytes = s.Ahead+o.Ahead, s.AheadBytes+o.AheadBytes
 }

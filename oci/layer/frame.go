@@ -31,6 +31,8 @@ type Frame struct {
 	Size int64  // uncompressed bytes
 	CRC  uint32 // CRC-32 of them
 	Sum  uint64 // frameSum of the bytes in the blob
+	// Ahead says that no layer has it yet: it was made for this one (Ahead.File).
+	Ahead bool
 }
 
 // Frames are the frames of earlier layers.
