@@ -33,11 +33,10 @@ type judge struct {
 	blind  bool                       // a rule is taken away
 }
 
-// newJudge has a recorder that gives every name that is listed, if gives (walk.go).
-func newJudge(t *testing.T, gives bool, blind ...rule) *judge {
+func newJudge(t *testing.T, give giveMode, blind ...rule) *judge {
 	t.Helper()
 	w := newWorld(t)
-	w.b = New(Options{blind: blind, gives: gives})
+	w.b = New(Options{blind: blind, give: give})
 	return &judge{w: w, a: newAsker(t), b: w.b, pool: map[string][]tree.Extent{}, forget: func(s string) string { return s }, blind: blind != nil}
 }
 
@@ -332,8 +331,11 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 		}
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
 			ops := strings.Split(c.ops, "; ")
-			gives := slices.Contains(c.blind, ruleGiven)
-			j := newJudge(t, gives)
+			give := giveToWalks
+			if slices.Contains(c.blind, ruleGiven) {
+				give = giveAlways
+			}
+			j := newJudge(t, give)
 			from := j.lawTree()
 			e := from.Edit()
 			c.edit(j, e)
@@ -341,7 +343,7 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 			if j.matches(j.run(from, ops), from, to) {
 				t.Errorf("with every rule: the change is not seen")
 			}
-			j.b, j.blind = New(Options{blind: c.blind, gives: gives}), true
+			j.b, j.blind = New(Options{blind: c.blind, give: give}), true
 			defer func() {
 				if err := j.b.Close(); err != nil {
 					t.Error(err)
@@ -374,7 +376,7 @@ func TestTracesAreComplete(t *testing.T) {
 	if *blindRule >= 0 {
 		blind = []rule{rule(*blindRule)}
 	}
-	judges := []*judge{newJudge(t, *alwaysGive, blind...), newJudge(t, true, blind...)}
+	judges := []*judge{newJudge(t, worldGive(), blind...), newJudge(t, giveAlways, blind...)}
 	reused, caught := 0, 0
 	for seed := *firstSeed; seed < *firstSeed+uint64(*seeds); seed++ {
 		j := judges[seed%2]

@@ -226,8 +226,8 @@ func (s *step) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntr
 			e.Ino, e.Mode = nodeID(n, tree.Join(d.basePath, name)), kinds[n.Kind]
 		}
 		plus := out.AddDirLookupEntry(e)
-		if plus != nil && (c == nil || c.lookups == 0) && (s.gives || w.gives(e.Mode, e.Ino)) {
-			s.give(d, name, plus)
+		if plus != nil && (c == nil || c.lookups == 0) && (w.gives(e.Mode, e.Ino) && s.give != giveNever || s.give == giveAlways) {
+			s.given(d, name, plus)
 		}
 		return plus != nil
 	})

@@ -40,6 +40,7 @@ var figures = []figure{
 	{"second stat", "go", "stat base 20000"},
 	{"first read of 20,000 parent files", "go", "read base 20000"},
 	{"second read", "go", "read base 20000"},
+	{"first walk over 20,000 parent files (find -size)", "sh", "find pw -size +99"},
 	{"cp -a of 20,000 parent files", "sh", "cp -a pc copied"},
 	{"chmod -R of 60,000 parent files", "sh", "chmod -R o-r pa"},
 	{"chown -R of 60,000 parent files", "sh", "chown -R 1:1 pb"},
@@ -63,7 +64,7 @@ type figure struct{ name, how, args string }
 
 // parentTrees are in the base, if a figure that is wanted names them.
 var parentTrees = []struct{ name, files string }{
-	{"base", "20000"}, {"pc", "20000"}, {"pa", "60000"}, {"pb", "60000"}, {"pm", "60000"}, {"pr", "60000"},
+	{"base", "20000"}, {"pw", "20000"}, {"pc", "20000"}, {"pa", "60000"}, {"pb", "60000"}, {"pm", "60000"}, {"pr", "60000"},
 }
 
 // figureIn does one of the measured operations in the current directory.

@@ -30,7 +30,7 @@ func TestFsx(t *testing.T) {
 		t.Run(fmt.Sprint("workers_", workers), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.b = New(Options{Workers: workers, check: checkChanges, gives: *alwaysGive})
+			w.b = New(Options{Workers: workers, check: checkChanges, give: worldGive()})
 			seed := *fsxSeed
 			for end := time.Now().Add(*fsxTime / 2); time.Now().Before(end); {
 				if *fsxSeed == 0 {

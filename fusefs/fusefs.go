@@ -29,7 +29,7 @@ type Options struct {
 	Workers int
 
 	core  coreMode                      // of tests: who may serve
-	gives bool                          // of tests: every name that is listed is given
+	give  giveMode                      // of tests: to whom names are given (walk.go)
 	blind []rule                        // of tests: rules that traces are made without
 	check func(*step, *collector) error // of tests: told of what changes found
 }
@@ -97,7 +97,7 @@ func (b *backend) Mount(ctx context.Context, spec recorder.Spec) (string, error)
 	s := newStep(parent.tree, set, newSpool(w))
 	s.fills = b.fill != nil && slices.ContainsFunc(parent.packs, pack.Grows)
 	s.root, s.check, s.leaving, s.core = filepath.Join(spec.WorkDir, "root"), b.opts.check, &b.leaving, b.opts.core
-	s.gives = b.opts.gives
+	s.give = b.opts.give
 	if spec.Trace {
 		s.traces.start(b.opts.blind)
 	}
@@ -193,7 +193,7 @@ type step struct {
 	err      error // the first failure that nobody may overlook
 	traces   traces
 	walks    map[uint32]*walk // by thread
-	gives    bool             // every name that is listed is given (walk.go)
+	give     giveMode
 	settling settling
 
 	packIDs   []tree.PackID // spans name packs by their place here; 0 is the spool

@@ -73,6 +73,13 @@ var alwaysGuest = flag.Bool("guest", false, "hand every step over")
 // alwaysGive holds every test to a recorder that gives every name that is listed (walk.go).
 var alwaysGive = flag.Bool("give", false, "take every program that lists a directory for one that looks at all")
 
+func worldGive() giveMode {
+	if *alwaysGive {
+		return giveAlways
+	}
+	return giveToWalks
+}
+
 func worldCore() coreMode {
 	if *alwaysGuest {
 		return coreAlways
@@ -92,7 +99,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	testenv.NeedFUSE(t)
-	w := &world{t: t, b: New(Options{check: checkChanges, core: worldCore(), gives: *alwaysGive}), dir: t.TempDir()}
+	w := &world{t: t, b: New(Options{check: checkChanges, core: worldCore(), give: worldGive()}), dir: t.TempDir()}
 	for _, d := range []string{"packs", "work", "layers"} {
 		if err := os.Mkdir(filepath.Join(w.dir, d), 0o755); err != nil {
 			t.Fatal(err)

@@ -37,7 +37,7 @@ func suiteRoot(t *testing.T) (root string, end func()) {
 	t.Helper()
 	w := newWorld(t)
 	if *suiteOn == "fuse" {
-		w.b = New(Options{gives: *alwaysGive})
+		w.b = New(Options{give: worldGive()})
 		r := w.mount(nil)
 		return r.root, func() {
 			r.finish()

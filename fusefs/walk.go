@@ -19,17 +19,29 @@ import (
 // whoever descends asks for all). A directory is judged when the thread lists the next
 // one that is not below it: by then it has looked at all, or never will. Names are given
 // once it has looked at nearly all of enoughNames; but for one in holdBack, always the same
-// ones, by which it is judged on.
+// ones, by which it is judged on; and in one directory at most mostGiven times what it looked
+// at. So what is given to one that has stopped to look is about a directory's names.
 type walk struct {
 	dir    *inode // listed last
 	told   int    // names of files in it that were told and not given
 	asked  int    // those of them that it asked for
+	given  int    // names in it that were given
 	passed int    // what was told in directories that it looked at nearly all of, one after the other
 }
+
+// giveMode is to whom names are given.
+type giveMode int
+
+const (
+	giveToWalks giveMode = iota
+	giveNever
+	giveAlways
+)
 
 const (
 	enoughNames = 32
 	holdBack    = 32
+	mostGiven   = 8  // times what was looked at, in one directory
 	maxWalks    = 64 // threads that are remembered
 )
 
@@ -47,7 +59,7 @@ func (s *step) walker(thread uint32, d *inode, offset uint64) *walk {
 		w.judge()
 	}
 	if w.dir != d || offset == 0 { // rm looks whether a directory is empty, then lists it
-		w.dir, w.told, w.asked = d, 0, 0
+		w.dir, w.told, w.asked, w.given = d, 0, 0, 0
 	}
 	return w
 }
@@ -71,7 +83,8 @@ func (w *walk) judge() {
 // there, of that kind and with that number.
 func (w *walk) gives(kind uint32, id uint64) bool {
 	file := kind != unix.S_IFDIR
-	if w.passed >= enoughNames && (!file || id%holdBack != 0) {
+	if w.passed >= enoughNames && w.given < mostGiven*w.passed && (!file || id%holdBack != 0) {
+		w.given++
 		return true
 	}
 	if file {
@@ -87,8 +100,8 @@ func (s *step) lookedUp(thread uint32, d, c *inode) {
 	}
 }
 
-// give is LOOKUP of a name that was not asked for.
-func (s *step) give(d *inode, name string, out *fuse.EntryOut) {
+// given is LOOKUP of a name that was not asked for.
+func (s *step) given(d *inode, name string, out *fuse.EntryOut) {
 	c := s.child(d, name)
 	s.sawEntry(d, name, c, ruleGiven)
 	s.entry(c, out)

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -142,10 +143,35 @@ func TestWalkIsLeft(t *testing.T) {
 	}
 }
 
+// TestLargeDirectory: what is given in one directory is bounded by what was looked at.
+func TestLargeDirectory(t *testing.T) {
+	e := tree.Empty().Edit()
+	for d, n := range []int{20, 20, 5000, 5000} {
+		for k := range n {
+			if err := e.Put(fmt.Sprintf("%d/%d", d, k), tree.Node{Kind: tree.File}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s := loose(t, 0, true)
+	s.parent = e.Tree()
+	s.rootDir.base = s.parent.Root()
+	var got []int
+	for d := range 4 {
+		dir := s.find(t, fuse.FUSE_ROOT_ID, fmt.Sprint(d))
+		given, plain := givenAndPlain(s.list(t, dir))
+		got = append(got, len(given))
+		s.lookBy(t, 1, dir, plain)
+	}
+	if got[2] != mostGiven*40 || got[3] < 4700 || got[3] == 5000 {
+		t.Errorf("names given: got %d, want %d of the first large directory and nearly all of the next", got, mostGiven*40)
+	}
+}
+
 // TestGiven: what is given is what a LOOKUP gives, and FORGET ends it.
 func TestGiven(t *testing.T) {
 	s, other := loose(t, 20, true), loose(t, 20, true)
-	s.gives = true
+	s.give = giveAlways
 	d, e := s.find(t, fuse.FUSE_ROOT_ID, "directory0"), other.find(t, fuse.FUSE_ROOT_ID, "directory0")
 	known := s.find(t, d, "file7")
 	for _, a := range s.list(t, d) {
@@ -170,7 +196,7 @@ func TestGiven(t *testing.T) {
 	if len(s.inodes) != 3 || s.inodes[known] == nil {
 		t.Errorf("after FORGET: got %d inodes, want the root, the directory and what was looked up", len(s.inodes))
 	}
-	s.gives = false
+	s.give = giveToWalks
 	for _, a := range s.list(t, d) {
 		if a.entry != (fuse.EntryOut{}) {
 			t.Errorf("%s: got %+v, want a plain name", a.name, a.entry)
@@ -185,7 +211,7 @@ func TestGiven(t *testing.T) {
 func TestQuestionsOfWalks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.b = New(Options{check: checkChanges, gives: true})
+	w.b = New(Options{check: checkChanges, give: giveAlways})
 	a := newAsker(t)
 	layer := w.askParent()
 	plain, err := os.ReadFile(golden)
@@ -237,7 +263,7 @@ func TestQuestionsOfWalks(t *testing.T) {
 // TestGivenToKernel: the kernel takes what is given: it asks for no name again, whatever a program does with it.
 func TestGivenToKernel(t *testing.T) {
 	w := newWorld(t)
-	w.b = New(Options{check: checkChanges, gives: true})
+	w.b = New(Options{check: checkChanges, give: giveAlways})
 	r := w.mount(nil, w.walkable())
 	s := w.b.(*backend).steps[r.id]
 	r.sh("ls w/00 >/dev/null; cat w/00/0; rm w/00/1; mv w/00/2 w/00/n; chmod 600 w/00/3; ln w/00/4 w/00/m; [ -e w/00/5 ]; ls -l w/00 w/00 >/dev/null")
@@ -248,5 +274,33 @@ func TestGivenToKernel(t *testing.T) {
 	res := r.finish()
 	if got, want := len(res.Changes), 8; got != want {
 		t.Errorf("changes: got %d, want %d:\n%s", got, want, tree.Format(res.Changes))
+	}
+}
+
+var walkBase = flag.String("suite-base", "", "by hand: how many questions -suite asks of a copy of this directory if names are given to nobody, to walks, to all")
+
+// TestWalksOfPrograms measures what given names add to the traces of programs.
+func TestWalksOfPrograms(t *testing.T) {
+	if *walkBase == "" {
+		return // a measurement, no test
+	}
+	w := newWorld(t)
+	layer := w.fromDir(*walkBase)
+	var none int
+	for k, give := range []giveMode{giveNever, giveToWalks, giveAlways} {
+		w.b = New(Options{give: give})
+		r := w.mount(nil, layer)
+		s := w.b.(*backend).steps[r.id]
+		cmd := r.command("chdir", "sh", "-c", *suite)
+		cmd.Stderr = os.Stderr
+		if err := cmd.Run(); err != nil {
+			t.Error(err)
+		}
+		res := r.finish()
+		if k == 0 {
+			none = len(res.Questions)
+		}
+		fmt.Printf("| %d questions | %+.1f %% | %d LOOKUP, %d lists | %s\n", len(res.Questions), 100*float64(len(res.Questions)-none)/float64(none),
+			s.counts[opLookup].Load(), s.counts[opReaddirPlus].Load(), res.Doubt)
 	}
 }
