@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	fsxTime = flag.Duration("fsx", 6*time.Second, "how long random operations on files are done")
+	fsxTime = flag.Duration("fsx", 2*time.Second, "how long random operations on files are done")
 	fsxSeed = flag.Uint64("fsx-seed", 0, "do the operations of one seed only")
 )
 

@@ -66,7 +66,7 @@ func startDockerd(t testing.TB) *dockerd {
 		close(ended)
 	}()
 	t.Cleanup(func() { d.stop(cmd.Process, ended) })
-	for end := time.Now().Add(60 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(waitTime); ; time.Sleep(100 * time.Millisecond) {
 		if d.command("version").Run() == nil {
 			return d
 		}
@@ -103,7 +103,7 @@ func (d *dockerd) stop(p *os.Process, ended <-chan struct{}) {
 	_ = p.Signal(unix.SIGTERM)
 	select {
 	case <-ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(waitTime):
 		d.t.Errorf("dockerd does not end:\n%s", d.lastLog())
 		_ = p.Kill()
 		<-ended

@@ -163,7 +163,7 @@ func TestLaw33PowerLoss(t *testing.T) {
 			t.Helper()
 			err := unix.Unmount(disk, 0)
 			// The processes of an fbuild that was killed end on their own, soon after it.
-			for end := time.Now().Add(20 * time.Second); errors.Is(err, unix.EBUSY) && time.Now().Before(end); {
+			for end := time.Now().Add(waitTime); errors.Is(err, unix.EBUSY) && time.Now().Before(end); {
 				time.Sleep(20 * time.Millisecond)
 				err = unix.Unmount(disk, 0)
 			}

@@ -17,7 +17,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -234,11 +233,7 @@ func TestBrokenLayers(t *testing.T) {
 			dir := filepath.Join(h.dir, "bad")
 			rawBase(t, dir, tt.blob, tt.diffID)
 			h.dockerfile("FROM base", `RUN ["/f"]`)
-			start := time.Now()
 			h.fails(1, tt.want, "", "build", "--build-context=base=oci-layout://"+dir, "-o", "type=oci,dest=out.tar", ".")
-			if d := time.Since(start); d > 30*time.Second {
-				t.Errorf("refusing took %v", d)
-			}
 			if size := duDir(t, h.store); size > 1<<30 {
 				t.Errorf("store: got %d bytes after a refusal", size)
 			}

@@ -69,15 +69,11 @@ func TestLaw12EndOfRun(t *testing.T) {
 			"RUN (sleep 1000 &) ; (trap '' TERM HUP INT; sleep 1000 &) ; echo done > /done",
 			"RUN /probe dirty /mapped",
 			"RUN /probe unlinked /unlinked",
-			"RUN (while :; do echo x >> /growing; done) & sleep 0.2",
+			"RUN (while :; do echo x >> /growing; done) & while [ ! -s /growing ]; do sleep 0.01; done",
 			"RUN wc -c < /growing > /size; sleep 0.2; test $(wc -c < /growing) = $(cat /size)",
 			"RUN ! test -e /unlinked; head -c 10 /mapped > /page1; tail -c 4096 /mapped | head -c 11 > /page2",
 		)
-		start := time.Now()
-		h.ok("build", "-t", "end", ".")
-		if d := time.Since(start); d > time.Minute {
-			t.Errorf("the build took %v: did it wait for a process left behind?", d)
-		}
+		h.ok("build", "-t", "end", ".") // what is left behind lasts longer than a build may
 		if got, want := h.cat("end", "page1")+"|"+h.cat("end", "page2"), "first page|second page"; got != want {
 			t.Errorf("mapped file: got %q, want %q", got, want)
 		}
@@ -93,7 +89,7 @@ func TestLaw13RoundTrip(t *testing.T) {
 			"FROM busybox", "COPY --chmod=755 probe /probe", "COPY tree /tree",
 			"RUN cp -a /tree /copy; mkdir -p /a/b/c; echo x > /a/b/c/f; ln /a/b/c/f /a/hard; ln -s b /a/sym; mkfifo /a/fifo; chmod 1777 /a; chown -R 7:8 /a/b",
 			"RUN cp /probe /capable; /probe setcap /capable; /probe setxattr /a/b/c/f user.probe hello; touch -d '2001-02-03 04:05:06' /a/b; chmod 4711 /capable; rm /etc/group",
-			"RUN touch /tree/one; mv /tree/sub /tree/moved; chown 5:6 /home/app; dd if=/dev/zero of=/holes bs=1 count=1 seek=1000000 2>/dev/null; nc -lU /socket & sleep 0.1",
+			"RUN touch /tree/one; mv /tree/sub /tree/moved; chown 5:6 /home/app; dd if=/dev/zero of=/holes bs=1 count=1 seek=1000000 2>/dev/null; nc -lU /socket & while [ ! -S /socket ]; do sleep 0.01; done",
 		}
 		h.write(map[string]string{"tree/one": "1", "tree/sub/two": "2", "tree/sub/deep/three": "3"})
 		list := []string{"RUN /probe list / > /tmp/list"}
@@ -208,7 +204,8 @@ func TestLaw23RacyFiles(t *testing.T) {
 // LAWS 32: collection takes nothing that a running build uses.
 func TestLaw32InUse(t *testing.T) {
 	eachLeg(t, func(t *testing.T, h *home) {
-		h.dockerfile("FROM busybox", "RUN echo one > /one", "RUN echo two > /two; echo ready; sleep 2; cat /one /two > /both; cp /bin/busybox /copy", "RUN cmp /bin/busybox /copy")
+		g := newGate(t)
+		h.dockerfile("FROM busybox", "RUN echo one > /one", "RUN echo two > /two; echo ready; "+g.wait+"; cat /one /two > /both; cp /bin/busybox /copy", "RUN cmp /bin/busybox /copy")
 		p := h.start("build", "-t", "used", ".")
 		p.waitReady()
 		for range 3 {
@@ -216,6 +213,7 @@ func TestLaw32InUse(t *testing.T) {
 				t.Errorf("prune beside a build: got exit code %d\n%s", r.code, r.stderr)
 			}
 		}
+		g.open()
 		if r := p.wait(); r.code != 0 {
 			t.Fatalf("build beside prune: got exit code %d\n%s", r.code, r.stderr)
 		}

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -227,11 +228,38 @@ func serveKeys(t *testing.T, h *home, ring agent.Agent) string {
 	return sock
 }
 
+// Two stages that do not need each other run at the same time, and share a cache mount or
+// wait for each other, as it says.
+func TestMountCacheOfTwoStages(t *testing.T) {
+	eachLeg(t, func(t *testing.T, h *home) {
+		g := newGate(t)
+		stage := func(name, other string) []string {
+			return []string{
+				"FROM busybox AS " + name,
+				"RUN --mount=type=cache,target=/c,id=s touch /c/" + name + "; while [ ! -e /c/" + other + " ]; do sleep 0.01; done",
+				"RUN --mount=type=cache,target=/c,id=lock,sharing=locked mkdir /c/in || exit 1; " + g.wait + "; rmdir /c/in; echo -n alone > /locked",
+			}
+		}
+		h.dockerfile(slices.Concat(stage("one", "two"), stage("two", "one"), []string{"FROM busybox", "COPY --from=one /locked /a", "COPY --from=two /locked /b", "RUN cat /a /b > /locked"})...)
+		p := h.start("build", "-t", "p", ".")
+		p.until("word of the lock", func() bool {
+			return strings.Contains(p.stderr(), "waiting for cache mount lock, in use by another build or step")
+		})
+		g.open()
+		if r := p.wait(); r.code != 0 {
+			t.Fatalf("got exit code %d, want 0\n%s", r.code, r.stderr)
+		}
+		if got := h.cat("p", "locked"); got != "alonealone" {
+			t.Errorf("got %q, want what each did alone", got)
+		}
+	})
+}
+
 // LAWS 25: a cache mount survives a RUN that is killed with its build, and the next
 // build does not wait for the dead one. Ctrl-C while waiting for a lock ends at once.
 func TestMountCacheSurvivesAKill(t *testing.T) {
 	eachLeg(t, func(t *testing.T, h *home) {
-		h.dockerfile("FROM busybox", "RUN --mount=type=cache,target=/c,sharing=locked echo half >> /c/f; echo ready; sleep 100")
+		h.dockerfile("FROM busybox", "RUN --mount=type=cache,target=/c,sharing=locked echo half >> /c/f; echo ready; sleep 1000")
 		dead := h.start("build", ".")
 		dead.waitReady()
 		h.write(map[string]string{"other": "FROM busybox\nRUN --mount=type=cache,target=/c,sharing=locked true\n"})
@@ -243,7 +271,7 @@ func TestMountCacheSurvivesAKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		begin := time.Now()
-		if r := waiting.wait(); r.code != 130 || time.Since(begin) > 5*time.Second {
+		if r := waiting.wait(); r.code != 130 || time.Since(begin) > soon {
 			t.Errorf("interrupted while waiting: got exit code %d after %v, want 130 at once\n%s", r.code, time.Since(begin), r.stderr)
 		}
 		dead.kill()

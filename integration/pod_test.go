@@ -198,10 +198,10 @@ func (p *pod) nothingLeft(t *testing.T) {
 		$b /workspace >/dev/null || exit 1
 		ps | grep '[s]leep 471' && exit 2
 		$b /workspace/slow >/dev/null 2>&1 & pid=$!
-		for i in $(seq 200); do ps | grep -q '[s]leep 4713' && break; sleep 0.05; done
+		for i in $(seq 2000); do ps | grep -q '[s]leep 4713' && break; sleep 0.05; done
 		ps | grep -q '[s]leep 4713' || exit 3
 		kill -9 $pid
-		for i in $(seq 100); do ps | grep -q -e '[s]leep 471' -e '[f]build' || exit 0; sleep 0.05; done
+		for i in $(seq 2000); do ps | grep -q -e '[s]leep 471' -e '[f]build' || exit 0; sleep 0.05; done
 		ps; exit 4`
 	p.write(t, "ctx/script", script) // not in the arguments of a process, which ps shows
 	out, code := p.run("fbuild:shell", []string{"-v", "/work"}, "sh", "/workspace/script")

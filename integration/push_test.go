@@ -64,7 +64,8 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// TestPushWhileStepsRun: a layer is in the registry before the next step has ended.
+// TestPushWhileStepsRun: a layer is in the registry before the next step has ended, and
+// stays there where that fails.
 func TestPushWhileStepsRun(t *testing.T) {
 	for _, l := range legs(t.Name()) {
 		t.Run(l.String(), func(t *testing.T) {
@@ -82,9 +83,13 @@ func TestPushWhileStepsRun(t *testing.T) {
 			h := newHome(t, l)
 			h.dockerfile("FROM "+reg.host()+"/busybox AS other", "RUN echo other > /other",
 				"FROM "+reg.host()+"/busybox", "RUN head -c 6000000 /dev/urandom > /large",
-				"RUN for i in $(seq 100); do wget -q -O /dev/null "+asked.URL+" && exit 0; sleep 0.1; done; exit 1",
+				"ARG WANT", "RUN until wget -q -O /dev/null "+asked.URL+"; do sleep 0.1; done; exit $WANT",
 				"COPY --from=other /other /")
-			h.ok("build", "--push", "-t", reg.host()+"/app:1", ".")
+			h.fails(1, "exit code: 3", "", "build", "--push", "-t", reg.host()+"/app:1", "--build-arg=WANT=3", ".")
+			r := h.ok("build", "--push", "-t", reg.host()+"/app:1", "--build-arg=WANT=0", ".")
+			if ran := strings.Join(ranSteps(r.stderr), "\n"); strings.Contains(ran, "RUN head") {
+				t.Errorf("after the failure: got %q run, want what was done before to be there", ran)
+			}
 			if n := reg.count("PATCH /v2/app/blobs/"); n != 1 {
 				t.Errorf("the large layer: got %d uploads, want one", n)
 			}

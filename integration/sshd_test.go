@@ -66,7 +66,7 @@ func startSSHD(dir string, uid, gid int) (*sshServer, error) {
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
-	for range 500 {
+	for range 5000 {
 		if c, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", addr); err == nil {
 			return s, c.Close()
 		}

@@ -33,7 +33,7 @@ const (
 const exitLeftover = 97
 
 // leftoverTime is how long the processes of an fbuild may outlive it.
-const leftoverTime = 2 * time.Second
+const leftoverTime = 30 * time.Second
 
 // supervise is the program "fbuild" of the tests: it runs the real one as the
 // actor, adds the recorder and the base images to a build, and is the subreaper
@@ -130,17 +130,17 @@ func fbuildArgs(args []string) []string {
 func waitOrphans(limit time.Duration) []string {
 	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		for {
-			if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid <= 0 || err != nil {
+			pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+			if errors.Is(err, unix.ECHILD) {
+				return nil
+			}
+			if pid <= 0 && !errors.Is(err, unix.EINTR) {
 				break
 			}
 		}
-		left := childrenOf(os.Getpid())
-		if len(left) == 0 {
-			return nil
-		}
 		if time.Now().After(end) {
 			var lines []string
-			for _, pid := range left {
+			for _, pid := range childrenOf(os.Getpid()) {
 				line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 				lines = append(lines, strings.ReplaceAll(string(line), "\x00", " "))
 				_ = unix.Kill(pid, unix.SIGKILL)

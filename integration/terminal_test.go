@@ -10,6 +10,7 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -114,9 +115,9 @@ func TestTerminalView(t *testing.T) {
 		t.Run(fmt.Sprintf("%dx%d", size[0], size[1]), func(t *testing.T) {
 			t.Parallel()
 			h := newHome(t, coveringLegs(t.Name())[0])
+			g := newGate(t)
 			h.write(map[string]string{"script": `printf '\033]0;title\007\033[2J\033[Hforged\r\033[31mred 你好 e\314\201\033[0m\n10%%\r20%%\r30%%\r\n\033c\033[?1049h'
-for i in 1 2 3 4 5 6 7 8; do echo line $i; done; sleep 1.2
-`})
+for i in 1 2 3 4 5 6 7 8; do echo line $i; done; ` + g.wait})
 			h.dockerfile("FROM busybox", "COPY script /", "RUN sh /script")
 			tm := h.onTerminal(t, size[0], size[1], nil, "-t", "x", ".")
 			if size[1] > 20 {
@@ -128,6 +129,7 @@ for i in 1 2 3 4 5 6 7 8; do echo line $i; done; sleep 1.2
 					}
 				}
 			}
+			g.open()
 			if code := tm.end(waitTime); code != 0 {
 				t.Errorf("exit code: got %d, want 0\n%s", code, tm.screen.all())
 			}
@@ -173,7 +175,8 @@ func TestTerminalFailure(t *testing.T) {
 // TestTerminalResize: the window changes while a step runs; the view fits again.
 func TestTerminalResize(t *testing.T) {
 	h := newHome(t, coveringLegs(t.Name())[0])
-	h.dockerfile("FROM busybox", "RUN echo "+strings.Repeat("wide ", 20)+"; sleep 2")
+	g := newGate(t)
+	h.dockerfile("FROM busybox", "RUN echo "+strings.Repeat("wide ", 20)+"; "+g.wait)
 	tm := h.onTerminal(t, 120, 30, nil, ".")
 	tm.until("=> => # wide")
 	tm.screen.resize(40, 10)
@@ -185,6 +188,7 @@ func TestTerminalResize(t *testing.T) {
 	if err := pty.Setsize(tm.pty, &pty.Winsize{Cols: 90, Rows: 20}); err != nil {
 		t.Fatal(err)
 	}
+	g.open()
 	if code := tm.end(waitTime); code != 0 {
 		t.Errorf("exit code: got %d, want 0\n%s", code, tm.screen.all())
 	}
@@ -202,7 +206,7 @@ func TestTerminalInterrupt(t *testing.T) {
 		tm := h.onTerminal(t, 80, 24, nil, ".")
 		tm.until("# started")
 		tm.key("\x03")
-		if code := tm.end(2 * time.Second); code != 130 {
+		if code := tm.end(soon); code != 130 {
 			t.Errorf("exit code: got %d, want 130", code)
 		}
 		if all := tm.screen.all(); !strings.Contains(all, "fbuild: error: interrupted") || !strings.Contains(all, "CANCELED") {
@@ -211,14 +215,32 @@ func TestTerminalInterrupt(t *testing.T) {
 	})
 	t.Run("twice", func(t *testing.T) {
 		h := newHome(t, coveringLegs(t.Name())[0])
-		bin := h.fakeProgram("podman", `case "$1" in version) exit 0;; esac; trap '' INT TERM; exec sleep 5`)
+		bin := h.fakeProgram("podman", `case "$1" in version) exit 0;; esac; trap '' INT TERM; echo $$ > "$HOME/loading"; exec sleep 1000`)
 		h.dockerfile("FROM busybox", "RUN true")
 		tm := h.onTerminal(t, 80, 24, []string{"PATH=" + bin + ":/usr/bin:/bin", "FBUILD_LOADER=podman"}, "--load", ".")
 		tm.until("loading with podman")
+		name := filepath.Join(h.dir, "loading")
+		for end := time.Now().Add(waitTime); ; time.Sleep(5 * time.Millisecond) {
+			data, err := os.ReadFile(name)
+			if pid, perr := strconv.Atoi(strings.TrimSpace(string(data))); perr == nil {
+				t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGKILL) }) // nothing else ends it
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("podman load has not begun: %v", err)
+			}
+		}
 		tm.key("\x03")
-		time.Sleep(400 * time.Millisecond)
-		tm.key("\x03")
-		if code := tm.end(time.Second); code != 130 {
+		// Two that come at once may count as one: again and again.
+		for end := time.Now().Add(soon); time.Now().Before(end); {
+			select {
+			case <-tm.done:
+				end = time.Time{}
+			case <-time.After(400 * time.Millisecond):
+				_, _ = io.WriteString(tm.pty, "\x03") // it may have just ended
+			}
+		}
+		if code := tm.end(soon); code != 130 {
 			t.Errorf("exit code: got %d, want 130", code)
 		}
 		h.sweep()
@@ -245,7 +267,8 @@ func (h *home) sweep() {
 // below what the shell has said, and the build comes to its end.
 func TestTerminalStop(t *testing.T) {
 	h := newHome(t, coveringLegs(t.Name())[0])
-	h.dockerfile("FROM busybox", "RUN echo started; sleep 2")
+	g := newGate(t)
+	h.dockerfile("FROM busybox", "RUN echo started; "+g.wait)
 	tm := h.onTerminal(t, 80, 24, nil, ".")
 	tm.until("# started")
 	tm.key("\x1a")
@@ -253,7 +276,7 @@ func TestTerminalStop(t *testing.T) {
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", tm.cmd.Process.Pid))
 		return err == nil && strings.Contains(string(data), ") T ")
 	}
-	for end := time.Now().Add(5 * time.Second); !stopped(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(waitTime); !stopped(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("fbuild is not stopped:\n%s", tm.screen.all())
 		}
@@ -265,6 +288,7 @@ func TestTerminalStop(t *testing.T) {
 	if err := tm.cmd.Process.Signal(unix.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
+	g.open()
 	if code := tm.end(waitTime); code != 0 {
 		t.Errorf("exit code: got %d, want 0", code)
 	}
@@ -296,7 +320,7 @@ func TestTerminalReaderGone(t *testing.T) {
 	began := time.Now()
 	_ = r.Close()
 	_ = cmd.Wait() // the exit code tells
-	if code := cmd.ProcessState.ExitCode(); code != 1 || time.Since(began) > 10*time.Second {
+	if code := cmd.ProcessState.ExitCode(); code != 1 || time.Since(began) > soon {
 		t.Errorf("got exit code %d after %v, want 1 soon", code, time.Since(began))
 	}
 }

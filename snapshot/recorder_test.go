@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 }
 
 // LAWS 12, 13, 14, 16, 22, 24, 25, 26: see recordertest.
-func TestLaws(t *testing.T) {
+func TestWalkLaws(t *testing.T) {
 	testenv.NeedUserNS(t)
 	recordertest.All(t, func(*testing.T) recorder.Backend { return New(Options{}) })
 }
