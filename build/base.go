@@ -5,11 +5,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/fbuild/fbuild/cache"
@@ -66,23 +68,32 @@ func (b *builder) base(ctx context.Context, name string, p v1.Platform) (*base, 
 		for i := range img.Layers {
 			l := &img.Layers[i]
 			fs = fs.push(knownLayer(l.DiffID, l.Desc, l))
-			if seek, ok := layer.FindSeekable(l.Desc.Annotations); ok {
+			if seek, ok := b.seekable(l.Desc); ok {
 				fs.layer.seek = &seek
 			}
 		}
 		cfg := *img.Config
 		cfg.RootFS = v1.RootFS{Type: "layers"}
-		key := imageKey(img)
+		key := b.imageKey(img)
 		return &base{fs: fs, key: key, cfg: cfg, startInterval: img.StartInterval}, nil
 	})
 }
 
+// seekable finds the table of contents by which a layer is read, if the build reads so: with
+// LazyOff layers are what their diffIDs say, and so is all that is made on them.
+func (b *builder) seekable(d v1.Descriptor) (layer.Seekable, bool) {
+	if b.opts.Lazy == LazyOff {
+		return layer.Seekable{}, false
+	}
+	return layer.FindSeekable(d.Annotations)
+}
+
 // imageKey is that of a FROM: the image's config, and the tables of contents of its layers
-// where there are some: what these say nobody compares with the config's diffIDs.
-func imageKey(img *oci.Image) Key {
+// where these are read: what they say nobody compares with the config's diffIDs.
+func (b *builder) imageKey(img *oci.Image) Key {
 	k := newKey("image").str(img.Manifest.Config.Digest.String())
 	for i := range img.Layers {
-		if seek, ok := layer.FindSeekable(img.Layers[i].Desc.Annotations); ok {
+		if seek, ok := b.seekable(img.Layers[i].Desc); ok {
 			k.num(uint64(i)).str(seek.Name())
 		}
 	}
@@ -127,23 +138,67 @@ func (b *builder) resolveAt(ctx context.Context, where string, p v1.Platform) (*
 	if err != nil {
 		return nil, err
 	}
-	key := newKey("ref").str(oci.FullName(ref)).str(p.String()).sum()
+	full := oci.FullName(ref)
 	if !b.opts.Pull {
-		if img, ok := b.named(ctx, oci.FullName(ref), p); ok {
+		if img, ok := b.named(ctx, full, p); ok {
 			return img, nil
 		}
-		if img, ok := b.known(ctx, key, oci.FullName(ref), p); ok {
+	}
+	root, err := b.oneAge(ctx, ref, p)
+	if err != nil {
+		return nil, err
+	}
+	key := refKey(full, p)
+	if !b.opts.Pull || root != "" {
+		if img, ok := b.known(ctx, key, full, root, p); ok {
 			return img, nil
 		}
 	}
 	if b.planning() {
-		return nil, &unknownError{fmt.Sprintf("base image %s is not in the store", oci.FullName(ref))}
+		return nil, &unknownError{fmt.Sprintf("base image %s is not in the store", full)}
 	}
-	img, err := b.opts.Remote.Resolve(ctx, oci.FullName(ref), p)
+	at := full
+	if root != "" {
+		at = ref.Context().Name() + "@" + root
+	}
+	img, err := b.opts.Remote.Resolve(ctx, at, p)
 	if err != nil {
 		return nil, err
 	}
-	return img, b.learn(key, oci.FullName(ref), img)
+	img.Ref = full
+	return img, b.learn(key, full, root, img)
+}
+
+func refKey(full string, p v1.Platform) Key { return newKey("ref").str(full).str(p.String()).sum() }
+
+// oneAge is the digest that a tag means to all platforms of a build for several: what those
+// that remember one agree on, else what the registry says now, asked once; "" where each
+// may take what it finds.
+func (b *builder) oneAge(ctx context.Context, ref name.Reference, p v1.Platform) (string, error) {
+	f, full := b.family, oci.FullName(ref)
+	if _, pinned := ref.(name.Digest); pinned || len(f.platforms) < 2 || b.planning() {
+		return "", nil
+	}
+	return once(ctx, &f.mu, f.ages, full, func() (string, error) {
+		roots := map[string]bool{}
+		for _, p := range append([]v1.Platform{p}, f.platforms...) {
+			var rec refRecord
+			if b.getJSON(kindRef, string(refKey(full, p)), &rec) {
+				roots[rec.Root] = true
+			}
+		}
+		if !b.opts.Pull && len(roots) == 1 && !roots[""] {
+			return slices.Collect(maps.Keys(roots))[0], nil
+		}
+		d, err := b.opts.Remote.Head(ctx, full)
+		if err != nil {
+			if ctx.Err() == nil { // a mirror may have it all the same
+				b.warn("base image %s: its platforms may be of different ages: %v", full, err)
+			}
+			return "", ctx.Err()
+		}
+		return string(d), nil
+	})
 }
 
 // named returns the image of the store that has a name: one that was built, pulled,
@@ -178,12 +233,15 @@ type refRecord struct {
 	// Fits is set where an index chose the image for the platform, or it is of that:
 	// its manifest alone does not tell that linux/386 was chosen for linux/amd64.
 	Fits bool `json:"fits,omitempty"`
+	// Root is what the reference meant, an index most often, where a build for several
+	// platforms asked.
+	Root string `json:"root,omitempty"`
 }
 
 // learn stores manifest and config of an image under its reference, so that the
 // next build needs no network.
-func (b *builder) learn(key Key, name string, img *oci.Image) error {
-	rec := refRecord{Desc: img.Desc, Fits: img.Mismatch == nil}
+func (b *builder) learn(key Key, name, root string, img *oci.Image) error {
+	rec := refRecord{Desc: img.Desc, Fits: img.Mismatch == nil, Root: root}
 	if len(img.Layers) > 0 {
 		rec.Repo = img.Layers[0].Repo
 	}
@@ -206,11 +264,12 @@ func (b *builder) learn(key Key, name string, img *oci.Image) error {
 	return b.putJSON(kindRef, string(key), rec, blobs, diffIDs)
 }
 
-// known returns the image that a reference meant before, from the store alone.
+// known returns the image that a reference meant before, when it meant root, from the store
+// alone; "" is whatever it meant.
 // Layers that the store lacks are asked of the registry when somebody needs them.
-func (b *builder) known(ctx context.Context, key Key, name string, p v1.Platform) (*oci.Image, bool) {
+func (b *builder) known(ctx context.Context, key Key, name, root string, p v1.Platform) (*oci.Image, bool) {
 	var rec refRecord
-	if !b.getJSON(kindRef, string(key), &rec) {
+	if !b.getJSON(kindRef, string(key), &rec) || root != "" && rec.Root != root {
 		return nil, false
 	}
 	img, err := oci.OpenLayout(ctx, b.store.Dir(), rec.Desc.Digest.String(), p)

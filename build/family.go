@@ -14,12 +14,15 @@ type family struct {
 	workers *layer.Workers // of all layers
 	sealing chan struct{}  // one entry for each layer that is being sealed
 
+	platforms []v1.Platform // of a build for several
+
 	mu       sync.Mutex
 	contexts map[string]*future[*localContext]
 	files    map[string]*future[*httpRecord] // of ADD
 	gits     map[string]*future[*remoteGit]  // of ADD
 	notes    map[string]bool
-	arriving map[v1.Hash]chan struct{} // closed when a blob that was fetched has its name
+	ages     map[string]*future[string] // what a reference means to all platforms
+	arriving map[v1.Hash]chan struct{}  // closed when a blob that was fetched has its name
 	// claimed are the steps that one of several builders does, or did, although their
 	// results may have been known: the others take its result. nil for a single builder.
 	claimed map[Key]bool
@@ -29,7 +32,7 @@ func newFamily() *family {
 	return &family{
 		workers: layer.NewWorkers(), sealing: make(chan struct{}, parallelSeals),
 		contexts: map[string]*future[*localContext]{}, files: map[string]*future[*httpRecord]{}, gits: map[string]*future[*remoteGit]{},
-		notes: map[string]bool{}, arriving: map[v1.Hash]chan struct{}{},
+		notes: map[string]bool{}, arriving: map[v1.Hash]chan struct{}{}, ages: map[string]*future[string]{},
 	}
 }
 

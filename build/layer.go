@@ -260,7 +260,7 @@ func packsOf(cs tree.Changes) []tree.PackID {
 // store yet is stored on the way. The lock is released when the index is durable,
 // so that of several builds one fetches.
 func (l *fsLayer) unpack(ctx context.Context, b *builder, unlock func()) error {
-	r, err := l.openBlob(ctx, b)
+	r, err := l.openBlob(ctx, b, l.pull)
 	if err != nil {
 		return err
 	}
@@ -308,8 +308,15 @@ func (l *fsLayer) ensureBlob(ctx context.Context, b *builder) error {
 	if b.hasBlob(ctx, l.desc.Digest) {
 		return nil
 	}
+	show := l.pull
+	if l.seek != nil { // its bytes came, or not, as they were read: now all of them are wanted
+		step := b.opts.Progress.Step("[internal] fetch layer " + shortID(l.desc.Digest) + " of the base whole, which the image in the store or a file must hold (--push needs it not)")
+		show = &pull{step: step, left: 1}
+		show.begin()
+		defer show.end()
+	}
 	err := b.fetching(l, func() error {
-		r, err := l.openBlob(ctx, b)
+		r, err := l.openBlob(ctx, b, show)
 		if err != nil {
 			return err
 		}

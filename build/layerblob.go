@@ -67,8 +67,8 @@ func (k writtenBlob) store() error {
 	return err
 }
 
-// openBlob opens the layer's compressed stream.
-func (l *fsLayer) openBlob(ctx context.Context, b *builder) (*blobReader, error) {
+// openBlob opens the layer's compressed stream; show shows the fetching.
+func (l *fsLayer) openBlob(ctx context.Context, b *builder, show *pull) (*blobReader, error) {
 	if f, err := b.store.OpenBlob(tree.Digest(l.desc.Digest.String())); err == nil {
 		return &blobReader{Reader: f, src: f}, nil
 	}
@@ -83,7 +83,7 @@ func (l *fsLayer) openBlob(ctx context.Context, b *builder) (*blobReader, error)
 	if err != nil {
 		return nil, errors.Join(err, rc.Close())
 	}
-	counted := &countReader{r: rc, id: shortID(l.desc.Digest), total: l.desc.Size, pull: l.pull}
+	counted := &countReader{r: rc, id: shortID(l.desc.Digest), total: l.desc.Size, pull: show}
 	w.Pass()
 	return &blobReader{Reader: io.TeeReader(counted, w), src: rc, want: tree.Digest(l.desc.Digest.String()), w: w, got: counted}, nil
 }

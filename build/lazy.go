@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/fbuild/fbuild/cache"
 	"github.com/fbuild/fbuild/internal/pack"
+	"github.com/fbuild/fbuild/oci"
 	"github.com/fbuild/fbuild/oci/layer"
 	"github.com/fbuild/fbuild/progress"
 	"github.com/fbuild/fbuild/tree"
@@ -68,14 +70,14 @@ type lazies struct {
 // openLazy makes the changes of a seekable layer known without fetching it. Whatever
 // speaks against that is a reason to fetch the layer.
 func (l *fsLayer) openLazy(ctx context.Context, b *builder) bool {
-	if l.seek == nil || b.opts.Lazy == LazyOff || l.src == nil || l.src.Range == nil ||
+	if l.seek == nil || l.src == nil || l.src.Range == nil ||
 		b.store.HasBlob(tree.Digest(l.desc.Digest.String())) {
 		return false
 	}
 	z := &lazyLayer{b: b, l: l, coming: map[int]chan struct{}{}}
 	if cs, ok := z.stored(ctx); ok {
 		l.changes = cs
-	} else if cs, err := z.make(ctx); err == nil {
+	} else if cs, err := z.makeAnywhere(ctx); err == nil {
 		l.changes = cs
 	} else {
 		if ctx.Err() == nil {
@@ -159,6 +161,17 @@ func bootID() string {
 	return strings.TrimSpace(string(b))
 }
 
+// makeAnywhere is make, again where a mirror's table was of no use.
+func (z *lazyLayer) makeAnywhere(ctx context.Context) (tree.Changes, error) {
+	for {
+		cs, err := z.make(ctx)
+		if !oci.OtherCopy(err) {
+			return cs, err
+		}
+		z.b.warn("layer %s: %v: its table of contents is fetched from elsewhere", shortID(z.l.desc.Digest), err)
+	}
+}
+
 // make reads the layer's table and stores what it says.
 func (z *lazyLayer) make(ctx context.Context) (tree.Changes, error) {
 	l, store := z.l, z.b.store
@@ -168,7 +181,13 @@ func (z *lazyLayer) make(ctx context.Context) (tree.Changes, error) {
 			w.Abort() // nothing after a Commit
 		}
 	}()
-	src := layer.TableSource{Size: l.desc.Size, Open: l.src.Range, Block: pack.LazyBlock}
+	var body io.Reader // the last one
+	open := func(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+		rc, err := l.src.Range(ctx, off, n)
+		body = rc
+		return rc, err
+	}
+	src := layer.TableSource{Size: l.desc.Size, Open: open, Block: pack.LazyBlock}
 	src.Make = func(data int64) (tree.PackID, int64, error) {
 		var err error
 		if w, z.file, err = pack.CreateLazy(store.Packs().Dir(), data, bootID()); err != nil {
@@ -177,6 +196,9 @@ func (z *lazyLayer) make(ctx context.Context) (tree.Changes, error) {
 		return w.ID(), pack.LazyStart(data), nil
 	}
 	t, err := layer.ReadTable(ctx, *l.seek, src, layer.Limits{})
+	if errors.Is(err, layer.ErrTable) || errors.Is(err, layer.ErrCorrupt) || errors.Is(err, layer.ErrTooLarge) {
+		err = oci.Distrust(body, err)
+	}
 	if err != nil {
 		return nil, err
 	}

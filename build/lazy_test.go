@@ -6,7 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/fbuild/fbuild/internal/pack"
+	"github.com/fbuild/fbuild/oci"
 	"github.com/fbuild/fbuild/oci/layer"
 	"github.com/fbuild/fbuild/tree"
 )
@@ -81,5 +84,19 @@ func TestSeekableNames(t *testing.T) {
 	}
 	if plain := (&fsLayer{diffID: diffID}).name(); plain != diffID {
 		t.Errorf("name of a plain layer: got %s, want its diffID", plain)
+	}
+	// A build with --lazy=off reads no table: an image that differs in nothing else is the
+	// same to it, and what is made on it is not what was made on a table.
+	off, on := &builder{opts: Options{Lazy: LazyOff}}, &builder{}
+	keys := map[Key]bool{}
+	for _, notes := range []map[string]string{nil, {"containerd.io/snapshot/stargz/toc.digest": "sha256:" + strings.Repeat("1", 64)}} {
+		img := &oci.Image{Manifest: &v1.Manifest{}, Layers: []oci.Layer{{Desc: v1.Descriptor{Annotations: notes}}}}
+		keys[off.imageKey(img)] = true
+		if same := off.imageKey(img) == on.imageKey(img); same != (notes == nil) {
+			t.Errorf("keys with and without --lazy=off, annotations %v: equal %v", notes, same)
+		}
+	}
+	if len(keys) != 1 {
+		t.Errorf("--lazy=off: got %d keys, want one", len(keys))
 	}
 }

@@ -246,8 +246,19 @@ func (z *lazyLayer) sweep(ctx context.Context, list []int) error {
 	return g.Wait()
 }
 
-// fetchRange gets chunks that follow each other in the blob.
+// fetchRange gets chunks that follow each other in the blob, from elsewhere where a
+// mirror's were false.
 func (z *lazyLayer) fetchRange(ctx context.Context, list []int) error {
+	for {
+		err := z.fetchRangeOnce(ctx, list)
+		if !oci.OtherCopy(err) {
+			return err
+		}
+		z.b.warn("layer %s: %v: its contents are fetched from elsewhere", shortID(z.l.desc.Digest), err)
+	}
+}
+
+func (z *lazyLayer) fetchRangeOnce(ctx context.Context, list []int) error {
 	at, end := z.chunks[list[0]].Blob, z.chunks[list[len(list)-1]].End
 	body, err := z.open(ctx, at, end-at)
 	if err != nil {
@@ -273,6 +284,8 @@ func (z *lazyLayer) fetchRange(ctx context.Context, list []int) error {
 	}
 	if in.err != nil { // not what the decompressor made of it
 		err = in.err
+	} else if errors.Is(err, layer.ErrCorrupt) {
+		err = oci.Distrust(body, err)
 	}
 	z.show(in.n)
 	return errors.Join(err, body.Close())

@@ -68,6 +68,9 @@ func buildIndex(ctx context.Context, parts []*platformBuild) (*Result, error) {
 	defer cancel(nil)
 	f := newFamily()
 	f.claimed = map[Key]bool{}
+	for _, p := range parts {
+		f.platforms = append(f.platforms, p.opts.Platform)
+	}
 	var err error
 	var begun []*platformBuild
 	for _, p := range parts {

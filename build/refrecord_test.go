@@ -37,10 +37,13 @@ func TestRememberedImageFitsAsItDid(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.learn(Key(name), "example.com/base:1", found); err != nil {
+		if err := b.learn(Key(name), "example.com/base:1", "sha256:now", found); err != nil {
 			t.Fatal(err)
 		}
-		again, ok := b.known(t.Context(), Key(name), "example.com/base:1", amd64)
+		if _, ok := b.known(t.Context(), Key(name), "example.com/base:1", "sha256:later", amd64); ok {
+			t.Errorf("%s: known of another age", name)
+		}
+		again, ok := b.known(t.Context(), Key(name), "example.com/base:1", "", amd64)
 		if !ok || (found.Mismatch != nil) != c.mismatch || (again.Mismatch != nil) != c.mismatch {
 			t.Errorf("%s: known %v, got mismatch %v, then %v, want %v both times", name, ok, found.Mismatch, again.Mismatch, c.mismatch)
 		}

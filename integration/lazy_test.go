@@ -246,3 +246,58 @@ func testLazyHostile(t *testing.T, l leg) {
 	h.t = t
 	h.ok("cache", "verify")
 }
+
+// TestLazyMirror: chunks that a mirror gives wrong come from the registry itself, and the
+// build says so; at the end the image of the store wants the layers whole, and says that.
+func TestLazyMirror(t *testing.T) {
+	for _, l := range coveringLegs("fuse") {
+		if l.recorder == "fuse" {
+			testLazyMirror(t, l)
+		}
+	}
+}
+
+func testLazyMirror(t *testing.T, l leg) {
+	reg, mirror := newLazyRegistry(), newLazyRegistry()
+	defer reg.close()
+	defer mirror.close()
+	h := newHome(t, l)
+	reg.makeBase(h, "estargz", "RUN mkdir /data && echo right > /data/file")
+	img, err := reg.pull("base")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mirror.push("base", img); err != nil {
+		t.Fatal(err)
+	}
+	build := func(root string, args ...string) result {
+		return h.ok(h.machine(root, append([]string{"--registry-mirror", reg.host() + "=" + mirror.host()}, args...)...)...)
+	}
+	h.dockerfile("FROM "+reg.host()+"/base", "RUN echo the table, busybox and nothing else")
+	build("one", "--push", "-t", reg.host()+"/app")
+	reg.forget()
+	mirror.spoils(func(w http.ResponseWriter, r *http.Request) bool {
+		if !inRange(r) {
+			return false
+		}
+		rec := httptest.NewRecorder()
+		mirror.handler.ServeHTTP(rec, r)
+		body := rec.Body.Bytes()
+		for i := range body {
+			body[i] ^= 0x55
+		}
+		maps.Copy(w.Header(), rec.Header())
+		w.WriteHeader(rec.Code)
+		_, _ = w.Write(body)
+		return true
+	})
+	h.dockerfile("FROM "+reg.host()+"/base", "RUN cat /data/file > /out && grep -q right /out")
+	res := build("one", "--push", "-t", reg.host()+"/app")
+	if reg.count("GET /v2/base/blobs/") == 0 || !strings.Contains(res.stderr, "fetched from elsewhere") {
+		t.Errorf("false chunks of a mirror: got no requests for others, or no word of it:\n%s", res.stderr)
+	}
+	res = build("two", "-t", "app") // here the table is false as well
+	if !strings.Contains(res.stderr, "table of contents is fetched from elsewhere") || !strings.Contains(res.stderr, "of the base whole") {
+		t.Errorf("image of the store: got no word of the table or of whole layers:\n%s", res.stderr)
+	}
+}

@@ -126,12 +126,28 @@ type copyReader struct {
 func (c *copyReader) Read(p []byte) (int, error) {
 	n, err := c.ReadCloser.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) && c.ctx.Err() == nil {
-		c.r.mu.Lock()
-		c.r.bad[c.key] = true
-		c.r.mu.Unlock()
-		err = &copyError{c.key.place, err}
+		err = c.distrust(err)
 	}
 	return n, err
+}
+
+func (c *copyReader) distrust(err error) error {
+	c.r.mu.Lock()
+	defer c.r.mu.Unlock()
+	c.r.bad[c.key] = true
+	return &copyError{c.key.place, err}
+}
+
+// Distrust is what to make of err, which says that the bytes of body, a part of a layer,
+// are false: where it is a mirror's, another place may have better ones (OtherCopy).
+func Distrust(body io.Reader, err error) error {
+	if l, ok := body.(*labelled); ok {
+		body = l.ReadCloser
+	}
+	if c, ok := body.(*copyReader); ok && c.ctx.Err() == nil {
+		return c.distrust(err)
+	}
+	return err
 }
 
 // OtherCopy reports whether an error of reading a layer is a mirror's: opening the layer

@@ -21,12 +21,21 @@ var ErrNoRanges = errors.New("no part of a blob can be had here")
 // verified: a digest says nothing about a part.
 type ranger func(ctx context.Context, d v1.Descriptor, off, n int64) (io.ReadCloser, error)
 
-// rangesAnywhere asks one place after the other.
+// rangesAnywhere asks one place after the other, but not those whose bytes of that blob
+// were false before.
 func (r *Remote) rangesAnywhere(places []name.Reference) ranger {
 	return func(ctx context.Context, d v1.Descriptor, off, n int64) (io.ReadCloser, error) {
 		var errs []error
-		for _, p := range places {
+		for i, p := range places {
+			key := badCopy{FullName(p), d.Digest}
+			last := i == len(places)-1
+			if !last && r.isBad(key) {
+				continue
+			}
 			body, err := r.openRange(ctx, p.Context(), d, off, n)
+			if err == nil && !last {
+				return &copyReader{body, r, key, ctx}, nil
+			}
 			if err == nil || ctx.Err() != nil {
 				return body, err
 			}

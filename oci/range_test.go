@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,6 +88,67 @@ func TestOpenRange(t *testing.T) {
 				t.Errorf("got %d bytes, %v, want the part", len(got), err)
 			case tt.want != nil && !errors.Is(err, tt.want):
 				t.Errorf("got %d bytes, %v, want %v", len(got), err, tt.want)
+			}
+		})
+	}
+}
+
+// A part that a mirror gives wrong, and then everything of that blob, is asked for elsewhere.
+func TestRangesPastAFalseMirror(t *testing.T) {
+	blob := bytes.Repeat([]byte("right"), 1000)
+	h, _, err := v1.SHA256(bytes.NewReader(blob))
+	must(t, err)
+	d := v1.Descriptor{Digest: h, Size: int64(len(blob))}
+	var asked [2]atomic.Int32
+	place := func(i int, bytes []byte, cut int) name.Reference {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !strings.Contains(r.URL.Path, "/blobs/") {
+				return
+			}
+			asked[i].Add(1)
+			var from, to int
+			_, _ = fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &from, &to)
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to, len(blob)))
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = w.Write(bytes[from : to+1-cut])
+		}))
+		t.Cleanup(srv.Close)
+		ref, err := ParseRef(strings.TrimPrefix(srv.URL, "http://") + "/base:1")
+		must(t, err)
+		return ref
+	}
+	for what, cut := range map[string]int{"false bytes": 0, "too few": 7} {
+		t.Run(what, func(t *testing.T) {
+			for i := range asked {
+				asked[i].Store(0)
+			}
+			remote := testRemote(t, RemoteOptions{})
+			open := remote.rangesAnywhere([]name.Reference{place(0, bytes.Repeat([]byte("WRONG"), 1000), cut), place(1, blob, 0)})
+			read := func() (io.Reader, []byte, error) {
+				body, err := open(t.Context(), d, 10, 100)
+				must(t, err)
+				defer func() { _ = body.Close() }()
+				got, err := io.ReadAll(body)
+				return body, got, err
+			}
+			body, got, err := read()
+			if err == nil && string(got[:5]) == "WRONG" {
+				err = Distrust(&labelled{body.(io.ReadCloser), nil}, errors.New("not what the table says"))
+			}
+			if !OtherCopy(err) {
+				t.Fatalf("got %v, want that another place is asked", err)
+			}
+			for range 2 {
+				body, got, err = read()
+				if err != nil || !bytes.Equal(got, blob[10:110]) {
+					t.Fatalf("from elsewhere: got %d bytes, %v", len(got), err)
+				}
+			}
+			if err := Distrust(body, io.ErrNoProgress); OtherCopy(err) {
+				t.Errorf("the last place: got %v, want that it counts", err)
+			}
+			if one, two := asked[0].Load(), asked[1].Load(); two != 2 || cut == 0 && one != 1 {
+				t.Errorf("requests: got %d and %d, want 1 and 2", one, two)
 			}
 		})
 	}

@@ -14,7 +14,7 @@ func (a *app) dockerCommands() []*cobra.Command {
 		cmd := &cobra.Command{Use: name, Short: "The same as docker's commands of that name", Hidden: true}
 		cmd.AddCommand(a.buildCommand())
 		if name == "image" {
-			cmd.AddCommand(a.imagesCommand("ls"), a.removeImageCommand("rm"), a.tagCommand(), a.inspectCommand(),
+			cmd.AddCommand(a.imagesCommand("ls"), a.removeImageCommand("rm"), a.tagCommand(), a.inspectCommand(), a.historyCommand(),
 				a.pullCommand(), a.pushCommand(), a.saveCommand(), a.loadCommand())
 		} else {
 			cmd.AddCommand(a.duCommand(), a.pruneCommand())

@@ -58,7 +58,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	cmd.SetFlagErrorFunc(flagError)
 	cmd.PersistentFlags().StringVar(&a.root, "root", "", "directory of the store (default $FBUILD_ROOT, else $XDG_DATA_HOME/fbuild)")
 	cmd.AddCommand(a.buildCommand(), a.cacheCommand(), a.doctorCommand(), a.executorCommand(), a.versionCommand(), a.explainCommand(), a.whyCommand(), a.affectedCommand())
-	cmd.AddCommand(a.imagesCommand("images"), a.removeImageCommand("rmi"), a.tagCommand(), a.inspectCommand(), a.diffCommand(),
+	cmd.AddCommand(a.imagesCommand("images"), a.removeImageCommand("rmi"), a.tagCommand(), a.inspectCommand(), a.historyCommand(), a.diffCommand(),
 		a.pullCommand(), a.pushCommand(), a.saveCommand(), a.loadCommand(), a.loginCommand(), a.logoutCommand())
 	cmd.AddCommand(a.dockerCommands()...)
 	return cmd

@@ -57,12 +57,15 @@ func (a *app) shown(title string, quiet bool, fn func(step *progress.Step) error
 
 func (a *app) pullCommand() *cobra.Command {
 	var platform string
-	var quiet bool
+	var quiet, all bool
 	var registry registryFlags
 	cmd := &cobra.Command{
 		Use: "pull NAME[:TAG|@DIGEST]", Short: "Fetch an image from a registry into the store",
 		Long: "Fetch an image from a registry into the store. Builds fetch what they need by themselves, and only that.",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if all {
+				return &hintError{usagef("--all-tags is not supported"), "pull the tags one by one; a registry may have thousands under one name"}
+			}
 			if len(args) != 1 {
 				return usagef("%s needs the name of an image", cmd.CommandPath())
 			}
@@ -104,6 +107,8 @@ func (a *app) pullCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&platform, "platform", "", "the platform to fetch (default: this host's)")
+	cmd.Flags().BoolVarP(&all, "all-tags", "a", false, "refused: tags are pulled one by one")
+	cmd.Flags().Lookup("all-tags").Hidden = true
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "only the name")
 	registry.define(cmd.Flags())
 	return cmd
