@@ -29,6 +29,7 @@ var (
 	figureNot    = flag.String("figure-not", "^$", "but not those that match")
 	figureBusy   = flag.Int("figure-busy", 0, "so many processes compute meanwhile")
 	figureBoth   = flag.Bool("figure-both", false, "beside a recorder that does not serve on its caller's processor as well")
+	figureOther  = flag.String("figure-other", "test-normal", "or beside one that gives no entries in lists: test-plain")
 	figureServer = flag.String("figure-server", "recorder-fuse", "the recorder: as it is, test-normal or test-guest (samecore.go)")
 	figureWarm   = flag.Int("figure-warm", 0, "touch so many MiB before each, so that no page is new to a virtual machine that gives free memory back")
 	figureSync   = flag.Bool("figure-sync", true, "write out what is dirty before each")
@@ -166,7 +167,7 @@ func TestFigures(t *testing.T) {
 	layer := w.fromDir(base)
 	for round := range *figureRounds {
 		if *figureBoth {
-			other, c := serverProcess(t, "test-normal")
+			other, c := serverProcess(t, *figureOther)
 			serverID = other.Process.Pid
 			measure(t, w.served(c, fmt.Sprint("n", round), layer), tar, normal)
 			if _, err := c.Finish(t.Context(), fmt.Sprint("n", round)); err != nil {
@@ -186,7 +187,7 @@ func TestFigures(t *testing.T) {
 		}
 		onOverlay(t, base, func(root string) { measure(t, root, tar, ovl) })
 	}
-	fmt.Printf("| | fuse ms | overlayfs ms | ratio [lowest, highest] | ratio of processor time |%s\n|---|--:|--:|--:|--:|\n", map[bool]string{true: " without same core: ms, on/off |"}[*figureBoth])
+	fmt.Printf("| | fuse ms | overlayfs ms | ratio [lowest, highest] | ratio of processor time |%s\n|---|--:|--:|--:|--:|\n", map[bool]string{true: " the other: ms, this/other |"}[*figureBoth])
 	for k, f := range figures {
 		if fuse[k] == nil {
 			continue

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(posixVar) != "" {
 		os.Exit(m.Run())
 	}
-	children := map[string]func() int{"test-in": runIn, "test-ask": runAsk, "test-figure": runFigure, "test-warm": runWarm, "test-fsx": runFsx, "test-normal": serveNormally, "test-guest": serveAsGuest}
+	children := map[string]func() int{"test-in": runIn, "test-ask": runAsk, "test-figure": runFigure, "test-warm": runWarm, "test-fsx": runFsx, "test-normal": serveNormally, "test-guest": serveAsGuest, "test-plain": servePlainly}
 	maps.Copy(children, Children())
 	maps.Copy(children, recordertest.Children())
 	os.Exit(testenv.InUserNS(m, children))
@@ -40,6 +40,9 @@ func TestMain(m *testing.M) {
 // serveNormally and serveAsGuest are recorder processes that never and always hand over to the guest of samecore.go.
 func serveNormally() int { return serveWith(Options{core: coreNever}) }
 func serveAsGuest() int  { return serveWith(Options{core: coreAlways}) }
+
+// servePlainly is one that gives no entries in lists (walk.go).
+func servePlainly() int { return serveWith(Options{give: giveNever}) }
 
 // runIn enters a root that another process serves (chroot or chdir) and becomes a command. The serving process must not do that itself:
 // it would deadlock with one CPU.
