@@ -64,16 +64,21 @@ SLOW := ^(TestEveryRuleIsNeeded|TestLawsOff|TestRandomSteps|TestFramesDoNotShow|
 # These have no server and no goroutines to speak of: one-cpu runs them.
 PLAIN := ^(TestWalkLaws|TestOverlayLaws)$$
 
+# These start no goroutines, or none that share anything: laws runs them, plain.
+SEQUENTIAL := bench|cmd|dockerfile|fetch|trace|tree|internal/(arch|inflate|outfile|reexec)
+
+# -vet=off: vet and lint have looked at all of it.
 race:
-	$(GO) test -race -skip '$(SLOW)|$(PLAIN)' ./...
+	$(GO) test -race -vet=off -skip '$(SLOW)|$(PLAIN)' $$($(GO) list ./... | grep -vE '/($(SEQUENTIAL))(/|$$)')
 
 laws:
-	$(GO) test -count=1 -run '$(SLOW)' ./fusefs ./build ./oci/layer ./tree/...
+	$(GO) test -count=1 -vet=off -run '$(SLOW)' ./fusefs ./build ./oci/layer
+	$(GO) test -count=1 -vet=off $$($(GO) list ./... | grep -E '/($(SEQUENTIAL))(/|$$)')
 
 # The deadlocks of a file server on one processor show here.
 one-cpu:
-	GOMAXPROCS=1 taskset -c 0 $(GO) test -count=1 -run 'Laws|Posix|Process|Late|Still|Abort|Panic|Fails|Programs|Unmounted' ./fusefs
-	GOMAXPROCS=1 taskset -c 0 $(GO) test -count=1 ./snapshot/... ./exec/... ./internal/recorder/...
+	GOMAXPROCS=1 taskset -c 0 $(GO) test -count=1 -vet=off -run 'Laws|Posix|Process|Late|Still|Abort|Panic|Fails|Programs|Unmounted' ./fusefs
+	GOMAXPROCS=1 taskset -c 0 $(GO) test -count=1 -vet=off ./snapshot/... ./exec/... ./internal/recorder/...
 
 # The files to start from, held to their published schemas; a module of its own, so
 # that fbuild's dependencies stay few.
@@ -81,12 +86,12 @@ deploy:
 	cd deploy/check && $(GO) test -count=1 ./...
 
 scripts: build
-	FBUILD=$(abspath $(BIN)/fbuild) $(GO) test -count=1 -timeout 30m -tags integration ./integration/...
+	FBUILD=$(abspath $(BIN)/fbuild) $(GO) test -count=1 -vet=off -timeout 30m -tags integration ./integration/...
 
 # The scripts in which something is found by trace, once more, with every such result made and compared.
 TRACED := build_copy|build_dockerfile|context_add|copy_chmod|copy_exclude|copy_link|copy_parents|explain_steps|run_mount_secret
 cache-check: build
-	FBUILD_CACHE_CHECK=1 FBUILD=$(abspath $(BIN)/fbuild) $(GO) test -count=1 -timeout 30m -tags integration -run 'TestScript$$/./^($(TRACED))$$' ./integration
+	FBUILD_CACHE_CHECK=1 FBUILD=$(abspath $(BIN)/fbuild) $(GO) test -count=1 -vet=off -timeout 30m -tags integration -run 'TestScript$$/./^($(TRACED))$$' ./integration
 
 # Measure; the figures of docs/figures.md come from here.
 figures: build

@@ -192,6 +192,7 @@ func TestKilledAtAnyTime(t *testing.T) {
 func holdChild() int {
 	s, err := Open(context.Background(), os.Args[1])
 	if err == nil {
+		patient(s)
 		switch what, name := os.Args[2], os.Args[3]; what {
 		case "lock":
 			_, err = s.Lock(context.Background(), name)
