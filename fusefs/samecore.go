@@ -101,8 +101,8 @@ const (
 	stuckLong  = 8                    // in which it worked, and ended nothing
 	window     = 20 * time.Millisecond
 	fewServed  = 2 * 40 // in a window, counted twice
-	worthIt    = 50 * time.Millisecond
-	leastPause = 2 * time.Millisecond
+	worthIt    = 100 * time.Millisecond
+	leastPause = 4 * time.Millisecond
 	mostPause  = 2 * time.Second
 
 	ioctlClone = 0x8004e500 // FUSE_DEV_IOC_CLONE
