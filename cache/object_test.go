@@ -252,3 +252,33 @@ func TestLayerNeedsItsPacks(t *testing.T) {
 		t.Errorf("layer file: got %v, want ErrNotFound", err)
 	}
 }
+
+// A blob that gives its pages back is none the less whole, and checked before it has a name.
+func TestBlobThatPasses(t *testing.T) {
+	s := open(t, t.TempDir())
+	w, err := s.CreateBlob()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	w.Pass()
+	data := bytes.Repeat(randomBytes(1<<20), 2*sendAt>>20+1)
+	for part := range slices.Chunk(data, 3<<20) {
+		if _, err := w.Write(part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Verify(digestBytes([]byte("something else"))); !errors.Is(err, ErrDigest) {
+		t.Errorf("another digest: got %v, want ErrDigest", err)
+	}
+	want := digestBytes(data)
+	if err := w.Verify(want); err != nil || s.HasBlob(want) {
+		t.Errorf("its digest: got %v, there already: %v", err, s.HasBlob(want))
+	}
+	if _, _, err := w.Commit(want); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(s.blobPath(want)); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("got %d bytes, %v, want the %d that were written", len(got), err, len(data))
+	}
+}

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -301,5 +304,57 @@ func TestRetryAfter(t *testing.T) {
 		if !ok || se.after > want || se.after < want-time.Minute || text == "7" && se.after != want {
 			t.Errorf("%q: got %+v, want %s", text, se, want)
 		}
+	}
+}
+
+// An upload may be sent to another host; the credentials stay at home.
+func TestUploadElsewhereWithoutCredentials(t *testing.T) {
+	f := newRegistry(t)
+	direct := func(ctx context.Context, method, at string, body io.Reader) *http.Response {
+		req, err := http.NewRequestWithContext(ctx, method, f.URL+at, body)
+		must2(err)
+		q := req.URL.Query()
+		q.Set("direct", "1")
+		req.URL.RawQuery = q.Encode()
+		resp, err := http.DefaultClient.Do(req)
+		must2(err)
+		return resp
+	}
+	var mu sync.Mutex
+	var seen []string
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		seen = append(seen, r.Header.Get("Authorization"))
+		mu.Unlock()
+		resp := direct(r.Context(), r.Method, r.URL.String(), r.Body)
+		must2(resp.Body.Close())
+		w.WriteHeader(resp.StatusCode)
+	}))
+	defer other.Close()
+	f.handle(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Query().Get("direct") != "" {
+			return false
+		}
+		if basicAuth(w, r) {
+			return true
+		}
+		if r.Method != http.MethodPost {
+			return false
+		}
+		resp := direct(r.Context(), r.Method, r.URL.Path, http.NoBody)
+		must2(resp.Body.Close())
+		at, err := url.Parse(resp.Header.Get("Location"))
+		must2(err)
+		w.Header().Set("Location", other.URL+at.RequestURI())
+		w.WriteHeader(resp.StatusCode)
+		return true
+	})
+	b := build(t, layersOf(t, randomImage(t, 1000, 1)), AssembleOptions{})
+	r := testRemote(t, RemoteOptions{ConfigDir: dockerConfig(t, f.host, testPassword)})
+	if _, err := r.Push(t.Context(), []string{f.host + "/app:v1"}, b, nil); err != nil {
+		t.Fatalf("Push: %v", err)
+	}
+	if len(seen) == 0 || slices.ContainsFunc(seen, func(a string) bool { return a != "" }) {
+		t.Errorf("the other host was sent %q, want requests without credentials", seen)
 	}
 }

@@ -467,6 +467,8 @@ func TestBadBlobs(t *testing.T) {
 			must2(err)
 		}, ErrDigest},
 		{"gone", func(w http.ResponseWriter, _ *http.Request, _ []byte) { regError(w, 404, "BLOB_UNKNOWN", "") }, ErrNotFound},
+		{"unavailable for ever", func(w http.ResponseWriter, _ *http.Request, _ []byte) { regError(w, 503, "UNAVAILABLE", "") }, ErrRegistry},
+		{"rate limited for ever", func(w http.ResponseWriter, _ *http.Request, _ []byte) { regError(w, 429, "TOOMANYREQUESTS", "") }, ErrRateLimited},
 		{"always cut", func(w http.ResponseWriter, _ *http.Request, data []byte) {
 			w.Header().Set("Content-Length", fmt.Sprint(len(data)))
 			_, err := w.Write(data[:10])
