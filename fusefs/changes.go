@@ -1,35 +1,26 @@
 package fusefs
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/tree"
 )
 
 // collect works out what the step did, in the normal form of tree.Diff, from the
 // inodes in memory: its cost follows what was looked at, whatever the base. What it
-// found is in the order of tree.Compare.
-func (s *step) collect() (*collector, error) {
-	s.loadMovedLinks(s.rootDir, true)
-	for _, i := range s.inodes {
-		if i.file == nil {
-			continue
-		}
-		if err := i.file.dropSlack(s.spool); err != nil {
-			return nil, err
-		}
-		if i.nlink == 0 {
-			if err := i.file.cut(s.spool, 0, 1<<62); err != nil {
-				return nil, err
-			}
-		}
+// found is in the order of tree.Compare; to, if not nil, is told of it meanwhile.
+func (s *step) collect(to *recorder.Sender) (*collector, error) {
+	if s.dirMoved {
+		s.loadMovedLinks(s.rootDir, true)
 	}
 	c := &collector{
-		s: s, out: make([]candidate, 0, len(s.inodes)+16), linked: map[*inode]*linked{}, lost: map[string]int32{}, met: map[*tree.Node]bool{},
+		s: s, to: to, out: make([]candidate, 0, len(s.inodes)+16), linked: map[*inode]*linked{}, lost: map[string]int32{}, met: map[*tree.Node]bool{},
 	}
 	if err := c.dir("", s.parent.Root(), view{i: s.rootDir}, 0); err != nil {
 		return nil, err
@@ -37,24 +28,56 @@ func (s *step) collect() (*collector, error) {
 	if err := c.groups(); err != nil {
 		return nil, err
 	}
-	c.finish()
+	if err := c.orphans(); err != nil {
+		return nil, err
+	}
+	if err := c.tellRest(); err != nil {
+		return nil, err
+	}
+	for _, l := range c.order {
+		if l.kept {
+			c.live -= liveIn(l.node, s.spool.w.ID()) * int64(len(l.names)-1) // counted once for each name
+		}
+	}
 	slices.Sort(c.notes)
 	return c, nil
 }
 
+// orphans frees what has no name any more.
+func (c *collector) orphans() error {
+	if c.reached+len(c.linked)+1 == len(c.s.inodes) {
+		return nil // the root and these are all that there are
+	}
+	for _, i := range c.s.inodes {
+		if i.nlink > 0 || i.file == nil {
+			continue
+		}
+		if err := errors.Join(i.file.dropSlack(c.s.spool), i.file.cut(c.s.spool, 0, 1<<62)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // collector goes through the directories in memory.
 type collector struct {
-	s      *step
-	out    []candidate
-	count  int   // of those that are kept
-	live   int64 // bytes of the spool that they need
-	notes  []string
-	nodes  []tree.Node     // for newNode
-	names  []entryName     // of the directories that are being compared, one behind the other
-	paths  strings.Builder // where those of candidates are made, many at a time
-	room   []tree.Extent   // of fill
-	linked map[*inode]*linked
-	order  []*linked
+	s       *step
+	reached int // inodes with one name that were met
+	out     []candidate
+	to      *recorder.Sender // is told what is certain; nil for nobody
+	early   bool             // it was told something before all was found
+	told    int              // candidates that were decided about, and told of
+	open    []int32          // the directories above the next candidate
+	wanted  []bool           // of settle, by depth: something below the next candidate of that depth is kept
+	count   int              // of those that are kept
+	live    int64            // bytes of the spool that they need
+	notes   []string
+	nodes   []tree.Node     // for newNode
+	names   []entryName     // of the directories that are being compared, one behind the other
+	paths   strings.Builder // where those of candidates are made, many at a time
+	room    []tree.Extent   // of fill
+	linked  map[*inode]*linked
+	order   []*linked
 	// The parent's hard link groups that were met at a name where something else
 	// stands now, in the order of their meeting, and the candidates there.
 	met  map[*tree.Node]bool
@@ -64,8 +87,9 @@ type collector struct {
 
 // entryName is a name in a directory, and what stands there.
 type entryName struct {
-	name string
-	v    view
+	name  string
+	v     view
+	below *tree.Node // what the parent has there
 }
 
 // candidate is an entry of the difference. Which ones are kept is known when all
@@ -137,7 +161,7 @@ func (c *collector) list(v view, a *tree.Node) (start int) {
 	if a == b { // in place: what nobody looked at is as it was
 		if v.i != nil {
 			for name, i := range v.i.dir.kids {
-				c.names = append(c.names, entryName{name, view{i: i}})
+				c.names = append(c.names, entryName{name: name, v: view{i: i}})
 			}
 		}
 	} else {
@@ -153,7 +177,7 @@ func (c *collector) list(v view, a *tree.Node) (start int) {
 		}
 		slices.Sort(names)
 		for _, name := range slices.Compact(names) {
-			c.names = append(c.names, entryName{name, v.child(name)})
+			c.names = append(c.names, entryName{name: name, v: v.child(name)})
 		}
 		return start
 	}
@@ -180,51 +204,114 @@ func (c *collector) join(p, name string) string {
 // is none.
 func (c *collector) dir(p string, a *tree.Node, v view, depth int32) error {
 	at := c.add(candidate{path: p, depth: depth, node: a})
-	changed := false
+	c.open = append(c.open, at)
 	start := c.list(v, a)
-	for k, end := start, len(c.names); k < end; k++ {
-		name, b := c.names[k].name, c.names[k].v
-		var below *tree.Node
+	end := len(c.names)
+	changed, err := c.look(p, a, start)
+	if err != nil {
+		return err
+	}
+	c.decide(&c.out[at], a, v, changed)
+	for k := start; k < end; k++ {
+		x := c.names[k]
+		if !x.v.exists() && x.below == nil {
+			continue
+		}
+		if err := c.entry(c.join(p, x.name), x.below, x.v, depth+1); err != nil {
+			return err
+		}
+		if err := c.tell(); err != nil {
+			return err
+		}
+	}
+	c.names, c.open = c.names[:start], c.open[:len(c.open)-1]
+	return nil
+}
+
+// look finds out what stands at the names from start on, in directory p, whether it
+// counts, and whether that are other names than the parent's directory a has.
+func (c *collector) look(p string, a *tree.Node, start int) (changed bool, err error) {
+	for k := start; k < len(c.names); k++ {
+		x := &c.names[k]
 		if a != nil {
-			below = a.Child(name)
+			x.below = a.Child(x.name)
 		}
-		if b.i != nil && !c.counts(b.i, p, name) {
-			b = view{}
-		}
-		if b.exists() != (below != nil) {
-			changed = true
-		}
-		if b.exists() || below != nil {
-			if err := c.entry(c.join(p, name), below, b, depth+1); err != nil {
-				return err
+		if x.v.i != nil {
+			if err := c.reach(x.v.i); err != nil {
+				return false, err
+			}
+			if !c.counts(x.v.i, p, x.name) {
+				x.v = view{}
 			}
 		}
+		changed = changed || x.v.exists() != (x.below != nil)
 	}
-	c.names = c.names[:start]
-	if p == "" || a != nil && a == v.base() && !changed && (v.i == nil || !v.i.dirty) {
-		return nil // no layer can carry the root's attributes
+	return changed, nil
+}
+
+// decide finds out whether directory v differs from the parent's directory a there, apart
+// from what is in it.
+func (c *collector) decide(o *candidate, a *tree.Node, v view, changed bool) {
+	if o.path == "" || a != nil && a == v.base() && !changed && (v.i == nil || !v.i.dirty) {
+		return // no layer can carry the root's attributes
 	}
-	o := &c.out[at]
 	if a == nil && v.i.plain() {
 		o.i, o.keep = v.i, true
-		return nil
+		return
 	}
-	n := c.node(v, p)
+	n := c.node(v, o.path)
 	if a != nil {
 		if !changed {
 			n.Mtime = a.Mtime
 		}
 		if tree.SameAttrs(a, n) && n.Mtime == a.Mtime {
-			return nil
+			return
 		}
 	}
 	o.node, o.keep, o.made = n, true, true
-	return nil
+}
+
+// tellRoom is how many candidates gather before the build is told of them.
+const tellRoom = 512
+
+// tell tells the build what is certain by now: all so far, if no hard link was met, whose
+// other names may have a say. The last candidate is kept, and so is all above it.
+func (c *collector) tell() error {
+	if c.to == nil || len(c.out)-c.told < c.s.tells || !c.out[len(c.out)-1].keep || len(c.order)+len(c.meet) > 0 {
+		return nil
+	}
+	for _, at := range c.open[1:] { // no layer has the root
+		c.out[at].keep = true
+	}
+	c.early = true
+	return c.tellRest()
+}
+
+// tellRest decides about the candidates that the build was not told of, and tells it.
+func (c *collector) tellRest() error {
+	from := c.told
+	c.settle(from)
+	c.told = len(c.out)
+	if c.to == nil {
+		return nil
+	}
+	return c.eachFrom(from, c.to.Add)
 }
 
 // plain reports whether i has a node that nothing but i says, and that a layer takes as
 // it is: it is made when it is needed.
 func (i *inode) plain() bool { return i != nil && len(i.xattrs) == 0 }
+
+// reach is told of every name of i.
+func (c *collector) reach(i *inode) error {
+	if i.dir != nil || i.nlink == 1 {
+		c.reached++
+	}
+	if i.file == nil || i.file.slackAt == i.file.slackEnd {
+		return nil
+	}
+	return i.file.dropSlack(c.s.spool)
+}
 
 // counts reports whether an inode enters the tree after as name in p.
 func (c *collector) counts(i *inode, p, name string) bool {
@@ -384,25 +471,21 @@ func subset(names, of []string) bool {
 	return true
 }
 
-// finish keeps the ancestors of what is kept, and finds out what that needs.
-func (c *collector) finish() {
-	var wanted []bool // by depth: something below the next candidate of that depth is kept
-	for k := len(c.out) - 1; k >= 0; k-- {
+// settle keeps the ancestors of what is kept, from a candidate on, and finds out what that
+// needs.
+func (c *collector) settle(from int) {
+	clear(c.wanted)
+	for k := len(c.out) - 1; k >= from; k-- {
 		o := &c.out[k]
-		for int(o.depth)+1 >= len(wanted) {
-			wanted = append(wanted, false)
+		for int(o.depth)+1 >= len(c.wanted) {
+			c.wanted = append(c.wanted, false)
 		}
-		o.keep = o.depth > 0 && (o.keep || wanted[o.depth+1])
-		wanted[o.depth+1] = false
+		o.keep = o.depth > 0 && (o.keep || c.wanted[o.depth+1])
+		c.wanted[o.depth+1] = false
 		if o.keep {
-			wanted[o.depth] = true
+			c.wanted[o.depth] = true
 			c.count++
 			c.live += c.liveIn(o)
-		}
-	}
-	for _, l := range c.order {
-		if l.kept {
-			c.live -= liveIn(l.node, c.s.spool.w.ID()) * int64(len(l.names)-1) // counted once for each name
 		}
 	}
 }
@@ -411,8 +494,12 @@ func (c *collector) finish() {
 // what a layer can hold: whole seconds, which a foreign base's need not be (LAWS 13). It
 // is fn's only until it returns, but where shared says that other changes have it too.
 func (c *collector) each(fn func(path string, n *tree.Node, shared bool) error) error {
+	return c.eachFrom(0, fn)
+}
+
+func (c *collector) eachFrom(from int, fn func(path string, n *tree.Node, shared bool) error) error {
 	var one tree.Node
-	for k := range c.out {
+	for k := from; k < len(c.out); k++ {
 		o := &c.out[k]
 		if !o.keep {
 			continue

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fbuild/fbuild/internal/pack"
+	"github.com/fbuild/fbuild/internal/recorder"
 	"github.com/fbuild/fbuild/tree"
 )
 
@@ -32,16 +33,26 @@ func TestChangesAreTheDifference(t *testing.T) {
 	if testing.Short() {
 		n = 300
 	}
-	seen := map[string]int{}
+	seen, early := map[string]int{}, 0
 	for seed := range uint64(n) {
 		r := rand.New(rand.NewPCG(seed, 6))
 		s := newStep(randomParent(t, r), packs, newSpool(p))
 		for range 1 + r.IntN(25) {
 			randomName(s, r)
 		}
-		c, err := s.collect()
+		s.tells = 1 + r.IntN(4)
+		g := s.parent.Grow()
+		to := recorder.NewSender(g.Add, 0)
+		c, err := s.collect(to)
+		if err == nil {
+			err = to.End()
+		}
 		if err == nil {
 			err = checkChanges(s, c)
+		}
+		if err == nil {
+			early += map[bool]int{true: 1}[c.early]
+			err = checkGrown(s.parent, g, c.changes())
 		}
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
@@ -55,6 +66,9 @@ func TestChangesAreTheDifference(t *testing.T) {
 				seen["link"]++
 			}
 		}
+	}
+	if early < n/10 {
+		t.Errorf("only %d were told anything before all was found: the test sees too little", early)
 	}
 	for _, what := range []string{"whiteout", "link"} {
 		if seen[what] < n/10 {

@@ -14,39 +14,25 @@ import (
 // scrapRoom is how much of a pack may be waste whatever it holds.
 const scrapRoom = 256 << 10
 
-// commit makes the spool, all of which is written, a pack, if live bytes of it are needed.
-func (s *step) commit(live int64) (tree.PackID, error) {
-	if live == 0 || s.failure() != nil {
-		return "", nil
+// commit makes the spool a pack, if anything of it is needed. One that is less than half
+// live is copied to a new one first, and what c found comes back with that (LAWS 16).
+func (s *step) commit(c *collector) (tree.PackID, tree.Changes, error) {
+	if c.live == 0 {
+		return "", nil, nil
 	}
 	if err := s.spool.seal(); err != nil {
-		return "", err
-	}
-	return s.spool.w.ID(), s.spool.w.Commit()
-}
-
-// wasteful reports whether the spool, all of which is written, is less than half live: it
-// is copied to a new pack then (LAWS 16).
-func (s *step) wasteful(live int64) (bool, error) {
-	if live == 0 {
-		return false, nil
-	}
-	if err := s.spool.seal(); err != nil {
-		return false, err
+		return "", nil, err
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(s.spool.f.Fd()), &st); err != nil {
-		return false, fmt.Errorf("stat spool: %w", err)
+		return "", nil, fmt.Errorf("stat spool: %w", err)
 	}
-	return st.Blocks*512 > 2*live+scrapRoom, nil
-}
-
-// fits reports whether the spool can't be wasteful, which may be known while it is still
-// being written.
-func (s *spool) fits(live int64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.end <= 2*live+scrapRoom
+	if st.Blocks*512 > 2*c.live+scrapRoom {
+		cs := c.changes()
+		id, err := s.compact(cs)
+		return id, cs, err
+	}
+	return s.spool.w.ID(), nil, s.spool.w.Commit()
 }
 
 // compact copies what cs needs of the spool to a pack of its own.

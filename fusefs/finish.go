@@ -28,7 +28,11 @@ func (s *step) finish(ctx context.Context, to recorder.Sink) (res recorder.Resul
 	var spool sync.WaitGroup
 	defer spool.Wait() // before drop, which must not find it writing
 	spool.Go(s.spool.flush)
-	c, err := s.collect()
+	var sender *recorder.Sender
+	if to.Piece != nil {
+		sender = recorder.NewSender(to.Piece, len(s.inodes))
+	}
+	c, err := s.collect(sender)
 	if err != nil {
 		return recorder.Result{}, errors.Join(s.failure(), err)
 	}
@@ -44,66 +48,36 @@ func (s *step) finish(ctx context.Context, to recorder.Sink) (res recorder.Resul
 	return res, nil
 }
 
-// hand makes the spool a pack while the sink takes what c found; spool is done when all is
-// written.
-func (s *step) hand(c *collector, spool *sync.WaitGroup, to recorder.Sink) (recorder.Result, error) {
-	res := recorder.Result{Notes: c.notes}
+// hand makes the spool, which is all written when spool is done, a pack, while the build is
+// told the last of what c found. Where bytes are copied from it first (LAWS 16), the build
+// is told all again.
+func (s *step) hand(c *collector, spool *sync.WaitGroup, to recorder.Sink) (res recorder.Result, err error) {
+	if c.to != nil {
+		err = c.to.End()
+	}
+	spool.Wait()
+	if err := errors.Join(s.failure(), err); err != nil {
+		return res, err
+	}
 	if s.check != nil {
-		spool.Wait()
-		if err := errors.Join(s.failure(), s.check(s, c)); err != nil {
+		if err := s.check(s, c); err != nil {
 			return res, err
 		}
 	}
-	if !s.spool.fits(c.live) {
-		spool.Wait()
-		return s.handLater(c, to)
-	}
-	var perr error
-	var committed sync.WaitGroup
-	committed.Go(func() {
-		spool.Wait()
-		res.Pack, perr = s.commit(c.live)
-	})
-	var err error
-	if to.Piece != nil {
-		err = recorder.SendChanges(to.Piece, c.each)
-	}
-	committed.Wait()
-	if to.Piece == nil {
-		res.Changes = c.changes()
-	}
-	return res, errors.Join(s.failure(), perr, err)
-}
-
-// handLater is hand of a spool that may hold too much: what is copied from it is known
-// before anything is told.
-func (s *step) handLater(c *collector, to recorder.Sink) (res recorder.Result, err error) {
 	res.Notes = c.notes
-	wasteful := false
-	if err := s.failure(); err != nil {
+	var cs tree.Changes
+	if res.Pack, cs, err = s.commit(c); err != nil {
 		return res, err
 	}
-	if wasteful, err = s.wasteful(c.live); err != nil {
-		return res, err
-	}
-	each := c.each
-	if wasteful {
+	switch {
+	case to.Piece == nil && cs == nil:
 		res.Changes = c.changes()
-		if res.Pack, err = s.compact(res.Changes); err != nil {
-			return res, err
-		}
-		each = recorder.Each(res.Changes)
-	} else if res.Pack, err = s.commit(c.live); err != nil {
-		return res, err
+	case to.Piece == nil:
+		res.Changes = cs
+	case cs != nil:
+		err = errors.Join(to.Again(), recorder.SendChanges(to.Piece, len(cs), recorder.Each(cs)))
 	}
-	if to.Piece == nil {
-		if !wasteful {
-			res.Changes = c.changes()
-		}
-		return res, nil
-	}
-	res.Changes = nil
-	return res, recorder.SendChanges(to.Piece, each)
+	return res, err
 }
 
 func (s *step) failure() error {

@@ -31,6 +31,7 @@ type Options struct {
 	core  coreMode                      // of tests: who may serve
 	give  giveMode                      // of tests: to whom names are given (walk.go)
 	blind []rule                        // of tests: rules that traces are made without
+	tells int                           // of tests: instead of tellRoom
 	check func(*step, *collector) error // of tests: told of what changes found
 }
 
@@ -98,6 +99,9 @@ func (b *backend) Mount(ctx context.Context, spec recorder.Spec) (string, error)
 	s.fills = b.fill != nil && slices.ContainsFunc(parent.packs, pack.Grows)
 	s.root, s.check, s.leaving, s.core = filepath.Join(spec.WorkDir, "root"), b.opts.check, &b.leaving, b.opts.core
 	s.give = b.opts.give
+	if b.opts.tells > 0 {
+		s.tells = b.opts.tells
+	}
 	if spec.Trace {
 		s.traces.start(b.opts.blind)
 	}
@@ -188,6 +192,8 @@ type step struct {
 	inodes   map[uint64]*inode
 	baseDirs map[string]*inode // directories of the parent by their path there
 	rootDir  *inode
+	dirMoved bool // at least once
+	tells    int  // tellRoom
 	nextID   uint64
 	last     tree.Time
 	err      error // the first failure that nobody may overlook
@@ -204,7 +210,7 @@ func newStep(parent tree.Tree, packs *pack.Set, sp *spool) *step {
 	s := &step{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		parent:        parent, packs: packs, spool: sp, patience: func() time.Duration { return detachTime }, served: make(chan struct{}), over: make(chan struct{}),
-		inodes: map[uint64]*inode{}, baseDirs: map[string]*inode{}, nextID: 2, walks: map[uint32]*walk{},
+		inodes: map[uint64]*inode{}, baseDirs: map[string]*inode{}, nextID: 2, walks: map[uint32]*walk{}, tells: tellRoom,
 		packIDs: []tree.PackID{sp.w.ID()}, packIndex: map[tree.PackID]int32{},
 	}
 	s.rootDir = s.newBase(parent.Root(), "")

@@ -11,5 +11,7 @@ import (
 // TestLaws holds the recorder to the laws of all recorders.
 func TestLaws(t *testing.T) {
 	testenv.NeedFUSE(t)
-	recordertest.All(t, func(*testing.T) recorder.Backend { return New(Options{check: checkChanges, give: worldGive()}) })
+	recordertest.All(t, func(*testing.T) recorder.Backend {
+		return told{New(Options{check: checkChanges, give: worldGive(), tells: 1})}
+	})
 }

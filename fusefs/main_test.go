@@ -102,7 +102,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	testenv.NeedFUSE(t)
-	w := &world{t: t, b: New(Options{check: checkChanges, core: worldCore(), give: worldGive()}), dir: t.TempDir()}
+	w := &world{t: t, b: New(Options{check: checkChanges, core: worldCore(), give: worldGive(), tells: 1}), dir: t.TempDir()}
 	for _, d := range []string{"packs", "work", "layers"} {
 		if err := os.Mkdir(filepath.Join(w.dir, d), 0o755); err != nil {
 			t.Fatal(err)
@@ -274,11 +274,30 @@ func (r *running) sh(script string) string {
 
 func (r *running) finish() recorder.Result {
 	r.w.t.Helper()
-	res, err := r.w.b.Finish(context.Background(), r.id)
+	res, err := told{r.w.b}.Finish(context.Background(), r.id)
 	if err != nil {
 		r.w.t.Fatalf("finish: %v", err)
 	}
 	return res
+}
+
+// told is a backend that finishes steps as builds do: changes come in pieces.
+type told struct{ recorder.Backend }
+
+func (b told) Finish(ctx context.Context, id string) (recorder.Result, error) {
+	g := tree.Gather()
+	var whole recorder.Result
+	res, err := b.Backend.(recorder.Streamer).FinishTo(ctx, id, recorder.Sink{
+		Piece: func(p tree.Piece) error { return g.Add(p) },
+		Again: func() error { g = tree.Gather(); return nil },
+		Whole: func(r recorder.Result) error { whole = r; return nil },
+	})
+	if err != nil {
+		return res, err
+	}
+	whole.Questions, whole.Doubt = res.Questions, res.Doubt
+	whole.Changes, _, err = g.End()
+	return whole, err
 }
 
 // expect compares the changes with golden text in which times that are not 1000 read "now".

@@ -249,6 +249,7 @@ func (s *step) renameLocked(in *fuse.RenameIn, from, to string) (*inode, fuse.St
 		a.detach(from)
 	}
 	b.attach(to, c)
+	s.dirMoved = s.dirMoved || c.dir != nil || exchange && old.dir != nil
 	c.stub = false
 	s.changed(c)
 	s.touched(a)

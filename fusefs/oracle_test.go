@@ -46,9 +46,13 @@ func checkChanges(s *step, c *collector) error {
 // them, with what is known of cs.
 func checkPieces(parent tree.Tree, c *collector, cs tree.Changes) error {
 	g := parent.Grow()
-	if err := recorder.SendChanges(g.Add, c.each); err != nil {
+	if err := recorder.SendChanges(g.Add, c.count, c.each); err != nil {
 		return err
 	}
+	return checkGrown(parent, g, cs)
+}
+
+func checkGrown(parent tree.Tree, g *tree.Growing, cs tree.Changes) error {
 	got, after, err := g.End()
 	if err != nil {
 		return err

@@ -13,6 +13,6 @@ func TestLawsOfSeveralWorkers(t *testing.T) {
 	t.Parallel()
 	testenv.NeedFUSE(t)
 	recordertest.All(t, func(*testing.T) recorder.Backend {
-		return New(Options{Workers: 4, check: checkChanges, give: worldGive()})
+		return told{New(Options{Workers: 4, check: checkChanges, give: worldGive(), tells: 1})}
 	})
 }

@@ -17,14 +17,14 @@ func BenchmarkTreeAfter(b *testing.B) {
 	s := changed(b, 30000)
 	b.ReportAllocs()
 	for b.Loop() {
-		c, err := s.collect()
+		c, err := s.collect(nil)
 		if err != nil {
 			b.Fatal(err)
 		}
 		if c.live != 3000000 {
 			b.Fatal("bytes are missing")
 		}
-		if err := recorder.SendChanges(func(tree.Piece) error { return nil }, c.each); err != nil {
+		if err := recorder.SendChanges(func(tree.Piece) error { return nil }, c.count, c.each); err != nil {
 			b.Fatal(err)
 		}
 	}

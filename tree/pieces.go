@@ -11,19 +11,23 @@ import (
 type Piece struct {
 	Packs []PackID // those that no piece before names
 	Data  []byte
+	// Count is how many changes there are in all, where the first piece says it: room
+	// is made for them.
+	Count int
 }
 
 // Pieces encodes changes one by one.
 type Pieces struct {
 	e     encoder
 	named int // packs that were taken
+	all   int // Piece.Count, until it is said
 	count int
 	prev  []byte
 }
 
-// NewPieces returns an encoder of no changes, whose pieces take about room bytes.
-func NewPieces(room int) *Pieces {
-	return &Pieces{e: encoder{b: make([]byte, 0, room), packs: map[PackID]int{}, nodes: map[*Node]int{}}}
+// NewPieces returns an encoder of count changes, whose pieces take about room bytes.
+func NewPieces(count, room int) *Pieces {
+	return &Pieces{all: count, e: encoder{b: make([]byte, 0, room), packs: map[PackID]int{}, nodes: map[*Node]int{}}}
 }
 
 // Add appends a change; n is its node, nil for a whiteout, and is not kept but where
@@ -62,8 +66,8 @@ func (p *Pieces) Len() int { return len(p.e.b) }
 
 // Take returns what was added since it was called last. It is valid until the next Add.
 func (p *Pieces) Take() Piece {
-	out := Piece{Packs: p.e.order[p.named:], Data: p.e.b}
-	p.named, p.e.b = len(p.e.order), p.e.b[:0]
+	out := Piece{Packs: p.e.order[p.named:], Data: p.e.b, Count: p.all}
+	p.named, p.all, p.e.b = len(p.e.order), 0, p.e.b[:0]
 	return out
 }
 
@@ -99,6 +103,9 @@ type openDir struct {
 	start int  // of them
 }
 
+// mostCounted bounds the room that is made for changes that did not come yet.
+const mostCounted = 1 << 17
+
 // Grow begins to apply changes to t.
 func (t Tree) Grow() *Growing {
 	e := t.Edit()
@@ -111,6 +118,9 @@ func Gather() *Growing { return &Growing{odd: true} }
 // Add decodes and applies a piece. After an error, which is ErrCorrupt, nothing but
 // throwing g away is of use.
 func (g *Growing) Add(p Piece) error {
+	if g.cs == nil && p.Count > 0 {
+		g.cs = make(Changes, 0, min(p.Count, mostCounted))
+	}
 	d := &g.d
 	d.packs = append(d.packs, p.Packs...)
 	d.s, d.at = string(p.Data), 0

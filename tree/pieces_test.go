@@ -12,10 +12,10 @@ import (
 // pieces encodes changes, size bytes and more at a time.
 func pieces(cs Changes, size int) []Piece {
 	var out []Piece
-	p := NewPieces(size)
+	p := NewPieces(len(cs), size)
 	take := func() {
 		one := p.Take()
-		out = append(out, Piece{Packs: one.Packs, Data: append([]byte(nil), one.Data...)})
+		out = append(out, Piece{Packs: one.Packs, Data: append([]byte(nil), one.Data...), Count: one.Count})
 	}
 	seen := map[*Node]int{}
 	for i := range cs {
@@ -163,7 +163,7 @@ func BenchmarkPieces(b *testing.B) {
 	cs := manyFiles(30000)
 	b.ReportAllocs()
 	for b.Loop() {
-		p := NewPieces(80 << 10)
+		p := NewPieces(len(cs), 80<<10)
 		for i := range cs {
 			p.Add(cs[i].Path, cs[i].Node, false)
 			if p.Len() > 64<<10 {

@@ -9,9 +9,12 @@ import (
 // pauseRoom is how much memory may come before the collector works again.
 const pauseRoom = 128 << 20
 
-// collector keeps Go's garbage collector from working while a step ends, in a process
-// that does nothing else: nearly all that it would look at is needed, and it would look
-// at it with the processors that the changes wait for.
+// resting is this process's: there is one garbage collector.
+var resting collector
+
+// collector keeps Go's garbage collector from working while a step ends: nearly all that
+// it would look at is needed, and it would look at it with the processors that the
+// changes wait for.
 type collector struct {
 	mu      sync.Mutex
 	steps   int // that end at this moment
@@ -27,7 +30,8 @@ func (c *collector) pause() {
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	c.limit = debug.SetMemoryLimit(int64(m.Sys-m.HeapReleased) + pauseRoom)
+	c.limit = debug.SetMemoryLimit(-1)
+	debug.SetMemoryLimit(min(c.limit, int64(m.Sys-m.HeapReleased)+pauseRoom))
 	c.percent = debug.SetGCPercent(-1)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/fbuild/fbuild/trace"
 	"github.com/fbuild/fbuild/tree"
@@ -18,7 +19,7 @@ func finish(ctx context.Context, b Backend, id string, to Sink) (Result, error) 
 	if err != nil {
 		return res, err
 	}
-	if err := SendChanges(to.Piece, Each(res.Changes)); err != nil {
+	if err := SendChanges(to.Piece, len(res.Changes), Each(res.Changes)); err != nil {
 		return res, err
 	}
 	return res, to.Whole(res)
@@ -28,21 +29,42 @@ func finish(ctx context.Context, b Backend, id string, to Sink) (Result, error) 
 // memory of one is used again for the next.
 const pieceSize = 32 << 10
 
-// SendChanges encodes what each calls with, the changes in order, and gives it to a sink
+// SendChanges encodes what each calls with, count changes in order, and gives it to a sink
 // piece by piece. shared says that a node stands in several.
-func SendChanges(to func(tree.Piece) error, each func(add func(path string, n *tree.Node, shared bool) error) error) error {
-	p := tree.NewPieces(pieceSize + 4<<10)
-	err := each(func(path string, n *tree.Node, shared bool) error {
-		p.Add(path, n, shared)
-		if p.Len() < pieceSize {
-			return nil
-		}
-		return to(p.Take())
-	})
-	if err == nil && p.Len() > 0 {
-		err = to(p.Take())
+func SendChanges(to func(tree.Piece) error, count int, each func(add func(path string, n *tree.Node, shared bool) error) error) error {
+	s := NewSender(to, count)
+	if err := each(s.Add); err != nil {
+		return err
 	}
-	return err
+	return s.End()
+}
+
+// Sender encodes changes and gives them to a sink piece by piece.
+type Sender struct {
+	p  *tree.Pieces
+	to func(tree.Piece) error
+}
+
+// NewSender returns a sender of about count changes.
+func NewSender(to func(tree.Piece) error, count int) *Sender {
+	return &Sender{p: tree.NewPieces(count, pieceSize+4<<10), to: to}
+}
+
+// Add adds a change, as tree.Pieces.Add does.
+func (s *Sender) Add(path string, n *tree.Node, shared bool) error {
+	s.p.Add(path, n, shared)
+	if s.p.Len() < pieceSize {
+		return nil
+	}
+	return s.to(s.p.Take())
+}
+
+// End sends what is left.
+func (s *Sender) End() error {
+	if s.p.Len() == 0 {
+		return nil
+	}
+	return s.to(s.p.Take())
 }
 
 // Each calls with changes that are all known.
@@ -62,7 +84,7 @@ const maxChanges = 1 << 30
 
 // Finish is Backend.Finish.
 func (c *Client) Finish(ctx context.Context, id string) (Result, error) {
-	end, err := c.finish(ctx, id, tree.Gather())
+	end, err := c.finish(ctx, id, tree.Gather)
 	if err != nil {
 		return Result{}, err
 	}
@@ -73,7 +95,7 @@ func (c *Client) Finish(ctx context.Context, id string) (Result, error) {
 // FinishOn is Finish of a step whose parent tree is t. It returns as soon as the tree after
 // is known.
 func (c *Client) FinishOn(ctx context.Context, id string, t tree.Tree) (*End, error) {
-	return c.finish(ctx, id, t.Grow())
+	return c.finish(ctx, id, t.Grow)
 }
 
 // End is what is known of a step, but for its questions, which come later.
@@ -84,7 +106,8 @@ type End struct {
 }
 
 // finish collects the changes. What has come of a step that fails is dropped.
-func (c *Client) finish(ctx context.Context, id string, g *tree.Growing) (_ *End, err error) {
+func (c *Client) finish(ctx context.Context, id string, begin func() *tree.Growing) (_ *End, err error) {
+	g := begin()
 	w, err := c.ask(request{Op: "finish", ID: id})
 	if err != nil {
 		return nil, err
@@ -94,13 +117,22 @@ func (c *Client) finish(ctx context.Context, id string, g *tree.Growing) (_ *End
 			close(w.gone)
 		}
 	}()
+	rest := sync.OnceFunc(resting.pause) // but not while the command's last writes are waited for
+	defer func() {
+		rest()
+		resting.resume()
+	}()
 	for size := 0; ; {
 		resp, err := w.next(ctx)
+		rest()
 		switch {
 		case err != nil:
 			return nil, err
 		case !resp.More:
 			return nil, errors.New("read changes from recorder: they have no end")
+		case resp.Again:
+			g = begin()
+			continue
 		case resp.Piece == nil:
 			end := &End{Result: Result{Pack: resp.Pack, Notes: resp.Notes}, w: w}
 			if end.Result.Changes, end.After, err = g.End(); err != nil {

@@ -57,7 +57,12 @@ func TestTreeComesBeforeQuestions(t *testing.T) {
 	cs, hold := manyChanges(), make(chan struct{})
 	pieces := 0
 	c, _ := told(t, func(_ context.Context, to Sink) (Result, error) {
-		err := SendChanges(func(p tree.Piece) error { pieces++; return to.Piece(p) }, Each(cs))
+		// What is taken back does not count.
+		err := errors.Join(SendChanges(to.Piece, 0, Each(cs[:3])), to.Again())
+		if err != nil {
+			return Result{}, err
+		}
+		err = SendChanges(func(p tree.Piece) error { pieces++; return to.Piece(p) }, len(cs), Each(cs))
 		if err == nil {
 			err = to.Whole(Result{Pack: "spool-1", Notes: []string{"note"}})
 		}
@@ -90,7 +95,7 @@ func TestTreeComesBeforeQuestions(t *testing.T) {
 // LAWS 12, 17, 20: of a step that fails while its changes are told nothing is used.
 func TestHalfAResultIsNone(t *testing.T) {
 	var cut io.Closer
-	some := func(to Sink) error { return SendChanges(to.Piece, Each(manyChanges()[:6000])) }
+	some := func(to Sink) error { return SendChanges(to.Piece, 6000, Each(manyChanges()[:6000])) }
 	for name, tt := range map[string]struct {
 		tell func(context.Context, Sink) (Result, error)
 		want string
@@ -121,7 +126,7 @@ func TestHalfAResultIsNone(t *testing.T) {
 func TestTooMuchAndNobodyThere(t *testing.T) {
 	c, _ := told(t, func(_ context.Context, to Sink) (Result, error) {
 		for range 100 {
-			if err := SendChanges(to.Piece, Each(manyChanges()[:1000])); err != nil {
+			if err := SendChanges(to.Piece, 1000, Each(manyChanges()[:1000])); err != nil {
 				return Result{}, err
 			}
 		}

@@ -97,6 +97,8 @@ type Streamer interface {
 type Sink struct {
 	// Piece takes changes, in their order.
 	Piece func(tree.Piece) error
+	// Again takes all pieces so far back.
+	Again func() error
 	// Whole is called once, after the last piece, when the step is known to be good,
 	// with the rest of the result. A step that ends without it has failed.
 	Whole func(Result) error
@@ -138,6 +140,7 @@ type fill struct {
 type response struct {
 	Seq     uint64
 	More    bool
+	Again   bool // the pieces so far do not count
 	Root    string
 	Piece   *tree.Piece
 	Pack    tree.PackID
@@ -273,6 +276,7 @@ func answer(ctx context.Context, b Backend, req *request, send func(response) er
 		var res Result
 		res, err = finish(ctx, b, req.ID, Sink{
 			Piece: func(p tree.Piece) error { return send(response{Piece: &p}) },
+			Again: func() error { return send(response{Again: true}) },
 			Whole: func(res Result) error { return send(response{Pack: res.Pack, Notes: res.Notes}) },
 		})
 		resp.Asked, resp.Doubt = encodeQuestions(&res)
@@ -310,10 +314,9 @@ func ServeFD(ctx context.Context, b Backend) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	var c collector
 	return serve(ctx, conn, b, func() func() {
-		c.pause()
-		return c.resume
+		resting.pause()
+		return resting.resume
 	})
 }
 
