@@ -205,7 +205,7 @@ func (b *builder) makeVariant(ctx context.Context, l *fsLayer, v *variant) (laye
 	if err != nil {
 		return layer.Sealed{}, err
 	}
-	sealed, err := b.sealBlob(ctx, cs, o)
+	sealed, err := b.sealBlob(ctx, cs, o, nil)
 	if err != nil {
 		return layer.Sealed{}, fmt.Errorf("make layer %s again with %s: %w", l.diffID, v.to.kind(), err)
 	}

@@ -2,11 +2,18 @@ package build
 
 import (
 	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
 	"sync"
 	"sync/atomic"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/fbuild/fbuild/dockerfile"
 	"github.com/fbuild/fbuild/oci"
+	"github.com/fbuild/fbuild/oci/layer"
 )
 
 // earlyPushes are the layers that are sent at once while steps run.
@@ -55,7 +62,7 @@ func newEarlyPush(ctx context.Context, o Options, target *dockerfile.Stage) *ear
 	return p
 }
 
-// layer sends a layer as soon as it is sealed.
+// layer sends a layer as soon as its blob is complete.
 func (p *earlyPush) layer(b *builder, st *dockerfile.Stage, l *fsLayer) {
 	if p == nil || l == nil || !p.stages[st] || b.planning() {
 		return
@@ -63,7 +70,8 @@ func (p *earlyPush) layer(b *builder, st *dockerfile.Stage, l *fsLayer) {
 	ctx := p.ctx
 	for a, out := range p.outs {
 		p.wg.Go(func() {
-			if l.wait(ctx) != nil || b.variantOf(l, out) != nil {
+			known, blob, err := l.soon(ctx, b)
+			if err != nil || b.variantOf(known, out) != nil {
 				return
 			}
 			select {
@@ -75,11 +83,50 @@ func (p *earlyPush) layer(b *builder, st *dockerfile.Stage, l *fsLayer) {
 			if p.mute.Load() {
 				return
 			}
-			blob := oci.Blob{Desc: l.desc, Open: b.layerOpener(l, l.desc)}
 			if err := a.Add(ctx, blob, nil); err != nil {
 				p.mute.Store(true)
 			}
 		})
+	}
+}
+
+// earlyBlob is the blob of a layer before it is durable.
+type earlyBlob struct {
+	desc v1.Descriptor
+	how  string // Compression.word
+	open func(context.Context) (io.ReadCloser, error)
+}
+
+// wrote returns what is told when the layer's blob is complete.
+func (l *fsLayer) wrote(b *builder, c Compression) func(layer.Sealed, string) {
+	return func(s layer.Sealed, file string) {
+		desc, err := sealedDescriptor(s)
+		if err != nil {
+			return // sealing fails with it
+		}
+		open := func(context.Context) (io.ReadCloser, error) {
+			f, err := os.Open(file)
+			if errors.Is(err, fs.ErrNotExist) { // it has its name
+				return b.store.OpenBlob(s.Digest)
+			}
+			return f, err
+		}
+		l.blob = earlyBlob{desc, c.word(), open}
+		close(l.written)
+	}
+}
+
+// soon waits for the blob, which need not be durable: nobody is told of the layer before
+// it is. It returns what can be known of the layer then.
+func (l *fsLayer) soon(ctx context.Context, b *builder) (*fsLayer, oci.Blob, error) {
+	select {
+	case <-l.written:
+		known := &fsLayer{desc: l.blob.desc, how: l.blob.how}
+		return known, oci.Blob{Desc: known.desc, Open: l.blob.open}, nil
+	case <-l.done:
+		return l, oci.Blob{Desc: l.desc, Open: b.layerOpener(l, l.desc)}, l.err
+	case <-ctx.Done():
+		return nil, oci.Blob{}, context.Cause(ctx)
 	}
 }
 

@@ -38,6 +38,10 @@ type fsLayer struct {
 	diffID tree.Digest
 	desc   v1.Descriptor
 	err    error
+	// written is closed when blob stands, some time before done: what is on its way to the
+	// disk can be on its way to a registry as well. nil of layers that this build does not make.
+	written chan struct{}
+	blob    earlyBlob
 	// sealed are the changes of a layer of this build as its index in the store
 	// has them: every file with the digest of its bytes.
 	sealed tree.Changes

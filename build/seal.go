@@ -162,7 +162,7 @@ func (b *builder) commitStep(c commitment) result {
 	case c.earlier != nil:
 		rec, l = c.earlier.Step, c.earlier.res.layer
 	case len(c.changes) > 0:
-		l = &fsLayer{done: make(chan struct{}), changes: c.changes, loaded: true, on: c.on, after: c.after}
+		l = &fsLayer{done: make(chan struct{}), written: make(chan struct{}), changes: c.changes, loaded: true, on: c.on, after: c.after}
 	}
 	if c.ran != nil {
 		rec.Ran, rec.Took, rec.Network = c.ran.ended, c.ran.took, c.ran.network
@@ -248,10 +248,10 @@ func (l *fsLayer) seal(ctx context.Context, b *builder) error {
 	g.Go(func() error { return b.store.SyncPacks(l.changes) }) // meanwhile: the index has to wait for it
 	g.Go(func() error {
 		var err error
-		sealed, err = b.sealBlob(gctx, l.changes, to.options())
+		sealed, err = b.sealBlob(gctx, l.changes, to.options(), l.wrote(b, to))
 		if errors.Is(err, layer.ErrNotSeekable) { // no fault of a step's: its layer need not be in the image
 			to = Compression{}
-			sealed, err = b.sealBlob(gctx, l.changes, to.options())
+			sealed, err = b.sealBlob(gctx, l.changes, to.options(), l.wrote(b, to))
 		}
 		l.how = to.word()
 		return err

@@ -16,10 +16,15 @@ const parallelSeals = 4
 type blobWriter = cache.BlobWriter
 
 // sealBlob writes changes as a layer blob into the store. The blob does not depend
-// on what the store holds, only the time it takes does (LAWS 27).
-func (b *builder) sealBlob(ctx context.Context, cs tree.Changes, o layer.Options) (layer.Sealed, error) {
+// on what the store holds, only the time it takes does (LAWS 27). written, if not nil, is
+// told when all of it is in a file, which takes its name in the store when it is durable.
+func (b *builder) sealBlob(ctx context.Context, cs tree.Changes, o layer.Options, written func(s layer.Sealed, file string)) (layer.Sealed, error) {
 	return b.throughWorkers(ctx, o, func(w *blobWriter, o layer.Options) (layer.Sealed, error) {
-		return layer.Seal(ctx, w, cs, b.store.Packs(), o)
+		sealed, err := layer.Seal(ctx, w, cs, b.store.Packs(), o)
+		if err == nil && written != nil {
+			written(sealed, w.Name())
+		}
+		return sealed, err
 	})
 }
 

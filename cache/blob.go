@@ -141,6 +141,9 @@ func (w *BlobWriter) Digest() tree.Digest {
 	return tree.Digest("sha256:" + hex.EncodeToString(w.hash.Sum(nil)))
 }
 
+// Name is the file that holds what was written, until Commit or Abort.
+func (w *BlobWriter) Name() string { return w.f.Name() }
+
 // Commit makes the blob durable under its digest and returns that and the size.
 // It returns ErrDigest, and nothing is kept, where want is given and differs.
 // The writer is closed in any case.
