@@ -110,7 +110,7 @@ func TestFaultCommands(t *testing.T) {
 	lines := []string{
 		"FROM busybox",
 		"# hundreds of processes that stay",
-		"RUN i=0; while [ $i -lt "+processes+" ]; do (echo $i > /tmp/p$i; exec sleep 1000) & i=$((i+1)); done; while [ $(cat /tmp/p* | wc -l) -lt "+processes+" ]; do sleep 0.1; done; echo done",
+		"RUN i=0; while [ $i -lt " + processes + " ]; do (echo $i > /tmp/p$i; exec sleep 1000) & i=$((i+1)); done; while [ $(cat /tmp/p* | wc -l) -lt " + processes + " ]; do sleep 0.1; done; echo done",
 		"RUN rm /tmp/p*; mkdir /after",
 		"# files that are left open, with a name and without",
 		"RUN mkdir /d; (exec 5> /d/open; echo open >&5; exec 6> /d/gone; rm /d/gone; while :; do echo x >&6; done) & while [ ! -s /d/open ]; do sleep 0.1; done",
