@@ -83,7 +83,7 @@ func (c Compression) options() layer.Options {
 func stepCompression(outs []Output) Compression {
 	var all []Compression
 	for _, o := range outs {
-		if o.Type != OutputTar && o.Type != OutputLocal {
+		if o.Type.IsImage() {
 			all = append(all, o.Compression)
 		}
 	}

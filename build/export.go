@@ -34,7 +34,14 @@ const (
 	OutputLocal    OutputType = "local"    // the root file system as files
 	OutputRegistry OutputType = "registry" // pushed
 	OutputDocker   OutputType = "docker"   // an archive that docker load, podman load and ctr image import read
+	// OutputCacheOnly is nothing: the stages are built, and what they made is in the cache.
+	OutputCacheOnly OutputType = "cacheonly"
 )
+
+// IsImage says whether an image leaves the build: not its files, and not nothing.
+func (t OutputType) IsImage() bool {
+	return t != OutputTar && t != OutputLocal && t != OutputCacheOnly
+}
 
 // Output is one -o.
 type Output struct {
@@ -103,6 +110,7 @@ func (b *builder) export(ctx context.Context, s *state) (*Result, error) {
 			if err := b.exportFiles(ctx, s, o); err != nil {
 				return nil, err
 			}
+		case OutputCacheOnly:
 		default:
 			images++
 		}
@@ -124,7 +132,7 @@ func (b *builder) exportImages(ctx context.Context, s *state, outs []Output, res
 	layers := s.fs.layers()
 	step.Status("exporting layers", 0, 0, true)
 	for _, o := range outs {
-		if o.Type == OutputTar || o.Type == OutputLocal {
+		if !o.Type.IsImage() {
 			continue
 		}
 		img, err := b.assemble(ctx, s, layers, o)

@@ -162,6 +162,7 @@ func exportPlatforms(ctx context.Context, parts []*platformBuild) (*Result, erro
 			err = exportDirs(ctx, parts, o)
 		case OutputTar:
 			err = exportDirTar(ctx, parts, o)
+		case OutputCacheOnly:
 		case OutputImage, OutputOCI, OutputRegistry, OutputDocker:
 			images = true
 		}
@@ -187,7 +188,7 @@ func exportIndexes(ctx context.Context, parts []*platformBuild, outs []Output, r
 	}
 	step.Status("exporting layers", 0, 0, true)
 	for _, o := range outs {
-		if o.Type == OutputTar || o.Type == OutputLocal {
+		if !o.Type.IsImage() {
 			continue
 		}
 		var images []*oci.Built

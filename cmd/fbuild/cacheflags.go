@@ -102,10 +102,10 @@ func (f *buildFlags) caches(o *build.Options) (err error) {
 func needImage(o *build.Options) error {
 	inline := slices.ContainsFunc(o.CacheTo, func(s build.CacheSpec) bool { return s.Type == build.CacheInline })
 	image := len(o.Outputs) == 0 || slices.ContainsFunc(o.Outputs, func(out build.Output) bool {
-		return out.Type != build.OutputLocal && out.Type != build.OutputTar
+		return out.Type.IsImage()
 	})
 	if inline && !image {
-		return &hintError{usagef("--cache-to type=inline needs an image"), "the cache is in the manifest of an image, which -o type=local and type=tar do not write"}
+		return &hintError{usagef("--cache-to type=inline needs an image"), "the cache is in the manifest of an image, which -o type=local, type=tar and type=cacheonly do not write"}
 	}
 	return nil
 }

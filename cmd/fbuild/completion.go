@@ -66,7 +66,7 @@ func completeOutput(_ *cobra.Command, _ []string, typed string) ([]string, cobra
 	i := strings.LastIndexByte(typed, ',')
 	if i < 0 {
 		var list []string
-		for _, t := range []build.OutputType{build.OutputDocker, build.OutputOCI, build.OutputRegistry, build.OutputImage, build.OutputTar, build.OutputLocal} {
+		for _, t := range []build.OutputType{build.OutputDocker, build.OutputOCI, build.OutputRegistry, build.OutputImage, build.OutputTar, build.OutputLocal, build.OutputCacheOnly} {
 			list = append(list, "type="+string(t))
 		}
 		return list, open

@@ -149,11 +149,11 @@ func (a *app) outputs(f *buildFlags, o *build.Options) error {
 		if err := checkAnnotations(out.Annotations, o); err != nil {
 			return err
 		}
-		images = images || out.Type != build.OutputLocal && out.Type != build.OutputTar
+		images = images || out.Type.IsImage()
 		o.Outputs = append(o.Outputs, out.Output)
 	}
 	if len(o.Annotations) > 0 && !images {
-		return &hintError{usagef("--annotation needs an image"), "annotations are those of a manifest, which -o type=local and type=tar do not write"}
+		return &hintError{usagef("--annotation needs an image"), "annotations are those of a manifest, which -o type=local, type=tar and type=cacheonly do not write"}
 	}
 	return nil
 }

@@ -115,7 +115,7 @@ const (
 
 	byDigestHint = "for example -o type=image,name=REGISTRY/NAME,push-by-digest=true,push=true"
 
-	outputTypes = "there are docker, oci, registry, image, tar and local"
+	outputTypes = "there are docker, oci, registry, image, tar, local and cacheonly"
 )
 
 // fixedKeys are keys of docker's outputs that say what fbuild does anyway: any
@@ -227,10 +227,10 @@ func (o *output) check(s string) error {
 	if o.context != "" && o.Type != build.OutputDocker {
 		return bad("context= names docker's context for -o type=docker", "type=%s has no context", o.Type)
 	}
-	if len(o.Annotations) > 0 && (o.Type == build.OutputLocal || o.Type == build.OutputTar) {
+	if len(o.Annotations) > 0 && !o.Type.IsImage() {
 		return bad("annotations are those of a manifest, which files do not have", "type=%s has no annotations", o.Type)
 	}
-	if o.Compression != (build.Compression{}) && (o.Type == build.OutputLocal || o.Type == build.OutputTar) {
+	if o.Compression != (build.Compression{}) && !o.Type.IsImage() {
 		return bad("pipe a tar through the compressor of your choice: -o - | zstd", "type=%s has no layers to compress", o.Type)
 	}
 	if err := o.Compression.Check(); err != nil {
@@ -256,7 +256,7 @@ func (o *output) check(s string) error {
 		if o.Dest == "" || o.Dest == "-" {
 			return bad("for example -o type=local,dest=out", "type=local needs dest=DIRECTORY")
 		}
-	case build.OutputImage, build.OutputRegistry:
+	case build.OutputImage, build.OutputRegistry, build.OutputCacheOnly:
 		if o.Dest != "" {
 			return bad("-o type=docker,dest=FILE and -o type=oci,dest=FILE write archives", "type=%s has no dest", o.Type)
 		}
