@@ -100,7 +100,7 @@ func (r *Reader) Next() ([]byte, error) {
 		r.err = r.step()
 	}
 	r.leave()
-	if r.err != nil && r.err != io.EOF || r.pos == from { // what came before an error is not worth having
+	if r.err != nil && r.state != atEnd || r.pos == from { // what came before an error is not worth having
 		return nil, r.err
 	}
 	return r.out[from:r.pos], nil
@@ -149,7 +149,7 @@ func (r *Reader) look() error {
 		r.real = len(r.view)
 		return err
 	}
-	if err != io.EOF { //nolint:errorlint // one that is wrapped is a fault of the source
+	if err != io.EOF { // one that is wrapped is a fault of the source
 		return err
 	}
 	r.real = copy(r.pad[:], b)

@@ -22,7 +22,7 @@ func ours(src io.Reader) (out, left []byte, err error) {
 	for {
 		p, err := r.Next()
 		out = append(out, p...)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			left, err = io.ReadAll(b)
 			return out, left, err
 		}
@@ -92,7 +92,7 @@ func contents(rng *rand.Rand, n int) []byte {
 	return out[:n]
 }
 
-func deflate(t testing.TB, data []byte, level int, flush int) []byte {
+func deflate(t testing.TB, data []byte, level, flush int) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	w, err := flate.NewWriter(&buf, level)
@@ -214,7 +214,7 @@ func BenchmarkInflate(b *testing.B) {
 		for b.Loop() {
 			r := NewReader(bufio.NewReaderSize(bytes.NewReader(stream), 64<<10))
 			for {
-				if _, err := r.Next(); err == io.EOF {
+				if _, err := r.Next(); errors.Is(err, io.EOF) {
 					break
 				} else if err != nil {
 					b.Fatal(err)

@@ -68,7 +68,7 @@ func (g *gunzip) fill() error {
 	}
 	g.run = run
 	g.sum = crc32.Update(g.sum, crc32.IEEETable, run)
-	g.size += uint32(len(run)) //nolint:gosec // modulo 2^32, as the trailer has it
+	g.size += uint32(len(run)) // modulo 2^32, as the trailer has it
 	return nil
 }
 
