@@ -121,9 +121,9 @@ func deflate(t testing.TB, data []byte, level, flush int) []byte {
 
 func TestRoundTrip(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for _, size := range []int{0, 1, 2, 300, 32 << 10, 100_000, 400_000} {
+	for _, size := range []int{0, 1, 2, 300, 70_000, 170_000} {
 		data := contents(rng, size)
-		for _, level := range []int{flate.HuffmanOnly, 0, 1, 6, 9} {
+		for _, level := range []int{flate.HuffmanOnly, 0, 1, 6} {
 			for _, flush := range []int{0, 1 + size/7} {
 				stream := append(deflate(t, data, level, flush), "and what follows"...)
 				for name, src := range map[string]io.Reader{
@@ -143,10 +143,10 @@ func TestRoundTrip(t *testing.T) {
 // compress/flate tells it.
 func TestDamage(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	for range 40 {
+	for range 20 {
 		stream := deflate(t, contents(rng, 1+rng.IntN(5000)), []int{flate.HuffmanOnly, 0, 1, 6, 9}[rng.IntN(5)], 0)
 		compare(t, stream)
-		for range 60 {
+		for range 30 {
 			bad := bytes.Clone(stream)
 			for range 1 + rng.IntN(3) {
 				bad[rng.IntN(len(bad))] ^= 1 << rng.IntN(8)
@@ -155,7 +155,7 @@ func TestDamage(t *testing.T) {
 			compare(t, stream[:rng.IntN(len(stream)+1)])
 		}
 	}
-	for range 2000 {
+	for range 1000 {
 		made := make([]byte, rng.IntN(200))
 		for i := range made {
 			made[i] = byte(rng.Uint32())
