@@ -52,7 +52,7 @@ func (a *aheads) end() *os.File {
 func (b *builder) compressAhead(ctx context.Context, rec *recorderProc, kind, id string) *aheads {
 	o := stepCompression(b.opts.Outputs).options()
 	l, err := layer.NewAhead(o)
-	if err != nil || l == nil || kind != RecorderFUSE || runtime.GOMAXPROCS(0) < 2 || b.opts.noAhead {
+	if err != nil || l == nil || kind != RecorderFUSE || runtime.GOMAXPROCS(0) < 2 {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -86,7 +86,6 @@ type Options struct {
 	// anything leaves it, and fails with IrreproducibleError where the steps differ.
 	VerifyReproducible bool
 	again              *second // of the second build: nothing is recorded
-	noAhead            bool    // of tests: nothing is compressed while a RUN runs
 	// SingleSnapshot makes one layer of all that the build adds to its base.
 	SingleSnapshot bool
 	// Lazy says whether contents of base layers with a table of contents are fetched as
