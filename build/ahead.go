@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/fbuild/fbuild/internal/pack"
@@ -155,6 +156,7 @@ func (w *aheadWork) start(ctx context.Context) error {
 	}
 	cmd := reexec.Command(ctx, aheadChild, w.o.Compression, strconv.Itoa(w.o.Level))
 	cmd.ExtraFiles = []*os.File{f}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // see yieldAlways
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return fmt.Errorf("compress ahead: %w", err)
