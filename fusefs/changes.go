@@ -17,7 +17,9 @@ import (
 // found is in the order of tree.Compare; to, if not nil, is told of it meanwhile.
 func (s *step) collect(to *recorder.Sender) (*collector, error) {
 	if s.dirMoved {
+		s.mu.Lock() // a question about settled files may still be on its way
 		s.loadMovedLinks(s.rootDir, true)
+		s.mu.Unlock()
 	}
 	c := &collector{
 		s: s, to: to, out: make([]candidate, 0, len(s.inodes)+16), linked: map[*inode]*linked{}, lost: map[string]int32{}, met: map[*tree.Node]bool{},

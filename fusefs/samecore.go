@@ -352,13 +352,18 @@ func (c *sameCore) runnable() bool {
 // takeBack lets the normal workers serve again, and the guest end what it does
 // wherever there is room.
 func (c *sameCore) takeBack() {
-	c.mu.Lock()
-	c.on.Store(false)
-	c.back.Broadcast()
-	c.mu.Unlock()
+	c.release()
 	if id := c.thread.Load(); id != 0 {
 		_ = unix.SchedSetaffinity(int(id), &c.all) // then it ends where it is
 	}
+}
+
+// release ends the guest's turn for all who rest meanwhile.
+func (c *sameCore) release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.on.Store(false)
+	c.back.Broadcast()
 }
 
 // wanted says that somebody waits for the guest.
@@ -392,7 +397,9 @@ func (c *sameCore) serve() {
 		}
 		for c.on.Load() {
 			if !c.worker.once() {
-				c.on.Store(false) // the others are told the same
+				// The others are told the same, but those that rest: the first worker may
+				// see that nobody serves any more before it would watch.
+				c.release()
 			}
 		}
 		c.idle.Store(true)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	osexec "os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -225,4 +226,42 @@ func TestOneProcessor(t *testing.T) {
 	if newSameCore(&step{core: coreAlways}) != nil {
 		t.Error("got a guest, want none")
 	}
+}
+
+// TestGuestEndsFirst: where the guest is told of the end of the root before the first worker would watch it, those that rest are told as well.
+func TestGuestEndsFirst(t *testing.T) {
+	s := loose(t, 0, false)
+	s.root = t.TempDir() // no mount: it can't be disconnected either
+	s.spool.start(1, s.fail)
+	defer func() {
+		if err := s.spool.drop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	c := &sameCore{s: s, proc: -1, device: -1, start: make(chan uint32, 1)}
+	c.back.L = &c.mu
+	c.worker = s.newWorker(nil)
+	c.worker.device, c.worker.guest, c.worker.core = -1, true, c
+	c.on.Store(true)
+	rested := make(chan struct{})
+	go func() {
+		c.rest()
+		close(rested)
+	}()
+	until(t, "a worker that rests", func() bool {
+		stack := make([]byte, 1<<20)
+		return slices.ContainsFunc(strings.Split(string(stack[:runtime.Stack(stack, true)]), "\n\n"), func(one string) bool {
+			return strings.Contains(one, "(*Cond).Wait") && strings.Contains(one, "(*sameCore).rest")
+		})
+	})
+	s.workers.Add(1)
+	c.start <- 0
+	close(c.start)
+	go c.serve() // its thread ends with it
+	select {
+	case <-rested:
+	case <-time.After(testenv.Patience):
+		t.Error("a worker still rests, and nobody serves")
+	}
+	s.workers.Wait()
 }
