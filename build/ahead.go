@@ -120,6 +120,9 @@ func (w *aheadWork) compress(ctx context.Context, extents []tree.Extent) error {
 		}
 	}
 	ask := aheadAsk{Pack: filepath.Join(w.b.store.Packs().Dir(), string(extents[0].Pack)+pack.PartSuffix), Extents: extents}
+	if w.size+ask.size() > aheadMost { // its frames may be as large, and the RUN needs the disk as well
+		return nil
+	}
 	answer, err := w.asked(ask)
 	if err != nil || answer.Err != "" || w.b.frames.has(w.l.First(answer.Digest)) {
 		return err

@@ -176,9 +176,11 @@ func (b *builder) commitStep(c commitment) result {
 		if l != nil && c.earlier == nil {
 			l.err = l.seal(ctx, b)
 			close(l.done)
-			if c.ran != nil {
-				b.frames.dropAhead(c.ran.ahead)
-			}
+		}
+		if c.ran != nil { // even if it changed nothing in the end
+			b.frames.dropAhead(c.ran.ahead)
+		}
+		if l != nil && c.earlier == nil {
 			if l.err != nil {
 				return l.err
 			}

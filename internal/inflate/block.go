@@ -107,6 +107,9 @@ func (r *Reader) dynamic() bool {
 // ends. It is one loop, and its state is in local variables, for speed.
 func (r *Reader) codes() error { //nolint:gocognit // see above
 	out, view := r.out, r.view
+	if r.real < len(view) { // one turn at a time: step drops what was made of zeros
+		view = view[:r.in+inSlack]
+	}
 	buf, n, in, pos := r.bits, r.n, r.in, r.pos
 	lit, dist := &r.lit, &r.dist
 	var err error

@@ -86,7 +86,8 @@ func (r *Reader) Reset(src *bufio.Reader) {
 }
 
 // Next returns the next run of output, valid until the next call, and io.EOF, without a
-// run, at the end of the stream: the source then stands just behind it.
+// run, at the end of the stream: the source then stands just behind it. What comes before
+// an error is returned too: the start of a damaged file says what it was to be.
 func (r *Reader) Next() ([]byte, error) {
 	if r.err != nil {
 		return nil, r.err
@@ -100,7 +101,7 @@ func (r *Reader) Next() ([]byte, error) {
 		r.err = r.step()
 	}
 	r.leave()
-	if r.err != nil && r.state != atEnd || r.pos == from { // what came before an error is not worth having
+	if r.pos == from {
 		return nil, r.err
 	}
 	return r.out[from:r.pos], nil
@@ -117,6 +118,7 @@ func (r *Reader) step() error {
 		}
 	}
 	var err error
+	before := r.pos
 	switch r.state {
 	case atHeader:
 		err = r.header()
@@ -126,6 +128,7 @@ func (r *Reader) step() error {
 		err = r.codes()
 	}
 	if r.in-int(r.n/8) > r.real { // zeros that the source does not have were used
+		r.pos = before
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -45,6 +45,11 @@ func compare(t *testing.T, stream []byte) {
 		if !errors.Is(err, ErrCorrupt) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Fatalf("error: got %v", err)
 		}
+		// What comes before the error is the same but for a few symbols: ours drops some at the
+		// end of a stream that is cut, flate all that are shorter than the end of a block.
+		if n := min(len(want), len(got)); !bytes.Equal(got[:n], want[:n]) || max(len(want), len(got))-n > 4096 {
+			t.Fatalf("before the error: got %d bytes, want %d, or others", len(got), len(want))
+		}
 		return
 	}
 	if !bytes.Equal(got, want) {
@@ -187,8 +192,11 @@ func TestReset(t *testing.T) {
 	}
 	// A match that leads to before the second stream is not one of the first.
 	r.Reset(bufio.NewReader(bytes.NewReader([]byte{0x4b, 0x04, 0x12, 0x00})))
-	if got, err := r.Next(); err == nil {
-		t.Errorf("got %q, want an error", got)
+	if got, err := r.Next(); err != nil || string(got) != "a" {
+		t.Errorf("before the match: got %q, %v", got, err)
+	}
+	if got, err := r.Next(); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("got %q, %v, want ErrCorrupt", got, err)
 	}
 }
 
