@@ -115,7 +115,7 @@ func TestHalfAResultIsNone(t *testing.T) {
 			var c *Client
 			c, cut = told(t, tt.tell)
 			if end, err := c.FinishOn(t.Context(), "step", tree.Empty()); err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got %v, %v, want %q", end, err, tt.want)
+				t.Errorf("got a result: %v, and %v, want %q", end != nil, err, tt.want)
 			}
 		})
 	}
