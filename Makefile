@@ -65,7 +65,7 @@ SLOW := ^(TestEveryRuleIsNeeded|TestLawsOff|TestRandomSteps|TestFramesDoNotShow|
 PLAIN := ^(TestWalkLaws|TestOverlayLaws)$$
 
 # These start no goroutines, or none that share anything: laws runs them, plain.
-SEQUENTIAL := bench|cmd|dockerfile|fetch|trace|tree|internal/(arch|inflate|outfile|reexec)
+SEQUENTIAL := bench|cmd|dockerfile|fetch|trace|tree|internal/(arch|outfile|reexec)
 
 # -vet=off: vet and lint have looked at all of it.
 race:

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 )
@@ -96,6 +98,67 @@ func newDecompressor(r *bufio.Reader, n *notes, adding bool) (*decompressor, err
 	return d, nil
 }
 
+// gunzip reads a gzip stream of one or many members. Zeros behind the last one
+// are padding, as gzip takes them; anything else is damage.
+type gunzip struct {
+	src   *bufio.Reader
+	z     *gzip.Reader
+	notes *notes
+	done  bool
+}
+
+func (g *gunzip) Read(p []byte) (int, error) {
+	for {
+		if g.done {
+			return 0, io.EOF
+		}
+		if g.z == nil {
+			z, err := gzip.NewReader(g.src)
+			if err != nil {
+				return 0, short(err)
+			}
+			z.Multistream(false)
+			g.z = z
+		}
+		n, err := g.z.Read(p)
+		if err == io.EOF { //nolint:errorlint // one that is wrapped is a fault of src
+			err = g.member()
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+// member goes on to the next member, or to the end of the stream.
+func (g *gunzip) member() error {
+	head, err := g.src.Peek(2)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if bytes.HasPrefix(head, magicGzip) {
+		if err := g.z.Reset(g.src); err != nil {
+			return short(err)
+		}
+		g.z.Multistream(false)
+		return nil
+	}
+	g.done = true
+	for {
+		b, err := g.src.ReadByte()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if b != 0 {
+			return errors.New("bytes behind the gzip stream that are neither a member nor padding")
+		}
+		g.notes.add("zeros behind the gzip stream are ignored")
+	}
+}
+
 // short turns the end of a stream inside a header into what it is.
 func short(err error) error {
 	if errors.Is(err, io.EOF) {
@@ -104,10 +167,10 @@ func short(err error) error {
 	return err
 }
 
-// describe gives an error of a codec in words.
+// describe gives an error of a codec without the codec's own prefixes.
 func describe(err error) string {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return "the compressed stream is cut short"
 	}
-	return err.Error()
+	return strings.TrimPrefix(err.Error(), "gzip: ")
 }

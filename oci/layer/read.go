@@ -57,8 +57,9 @@ func Extract(ctx context.Context, r io.Reader, packID tree.PackID, pack io.Write
 	return cs, info, nil
 }
 
-// reading is one call of Read or Extract: a goroutine that reads the blob, one that decompresses, one that hashes the tar, one that writes the
-// pack and one that parses.
+// reading is one call of Read or Extract: a goroutine that reads the blob, one
+// that decompresses, one that hashes the tar, one that writes the pack and one
+// that parses.
 type reading struct {
 	lim    Limits
 	adding bool
