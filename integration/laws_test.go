@@ -89,7 +89,7 @@ func TestLaw13RoundTrip(t *testing.T) {
 			"FROM busybox", "COPY --chmod=755 probe /probe", "COPY tree /tree",
 			"RUN cp -a /tree /copy; mkdir -p /a/b/c; echo x > /a/b/c/f; ln /a/b/c/f /a/hard; ln -s b /a/sym; mkfifo /a/fifo; chmod 1777 /a; chown -R 7:8 /a/b",
 			"RUN cp /probe /capable; /probe setcap /capable; /probe setxattr /a/b/c/f user.probe hello; touch -d '2001-02-03 04:05:06' /a/b; chmod 4711 /capable; rm /etc/group",
-			"RUN touch /tree/one; mv /tree/sub /tree/moved; chown 5:6 /home/app; dd if=/dev/zero of=/holes bs=1 count=1 seek=1000000 2>/dev/null; nc -lU /socket & while [ ! -S /socket ]; do sleep 0.01; done",
+			"RUN touch /tree/one; mv /tree/sub /tree/moved; chown 5:6 /home/app; dd if=/dev/zero of=/holes bs=1 count=1 seek=1000000 2>/dev/null; /probe socket /socket; test -S /socket",
 		}
 		h.write(map[string]string{"tree/one": "1", "tree/sub/two": "2", "tree/sub/deep/three": "3"})
 		list := []string{"RUN /probe list / > /tmp/list"}

@@ -31,6 +31,8 @@ func main() {
 		err = syscall.Setxattr(args[0], "security.capability", []byte{1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 0)
 	case "setxattr": // FILE NAME VALUE
 		err = syscall.Setxattr(args[0], args[1], []byte(args[2]), 0)
+	case "socket": // FILE
+		err = syscall.Mknod(args[0], syscall.S_IFSOCK|0o755, 0)
 	case "list":
 		err = list(args[0])
 	case "dirty": // FILE: leave a process with a dirty shared mapping behind
