@@ -53,7 +53,6 @@ var figures = []figure{
 	{"cp -a of 30,000 files", "sh", "cp -a new copy"},
 	{"chmod -R of 60,000 new files", "sh", "chmod -R o-r new copy"},
 	{"chown -R of 60,000 new files", "sh", "chown -R 1:1 new copy"},
-	{"mv of a parent tree of 20,000", "sh", "mv base moved"},
 	{"rm -rf of 50,000 new files", "sh", "rm -rf copy n1 n2"},
 	{"write 1 GiB in 128 KiB", "go", "write big 1073741824 131072"},
 	{"read it back", "go", "readall big 1073741824 131072"},

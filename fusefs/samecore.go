@@ -38,6 +38,10 @@ import (
 //     has not let go of counts as one who runs: so the number of those who run says less
 //     than a request that nobody gets on with.
 //
+// Where the machine is full there is no guest, and no idle processor that a caller could
+// be sent to: there the first worker stays on the processor of who asks again and again,
+// and waits for its turn among the others.
+//
 // Two that serve at once, as in the moment of taking back, are as right as two normal
 // workers are. Where the kernel refuses something, the normal workers stay. There is
 // no guest where there is one processor.
@@ -69,14 +73,17 @@ type sameCore struct {
 	notBefore time.Time
 	pause     time.Duration // after the guest's turn
 	own       statFile      // of the guest
+	asked     uint32        // the thread that asked at its last look
+	asks      caller
+	at        int  // where it is pinned, -1 for nowhere
+	locked    bool // to its thread
 
 	// Of the guest.
 	worker *worker
 	busy   int // looks at which others wanted to run, less those at which nobody did
-	caller uint32
-	stat   statFile // of caller
-	cpu    int      // where it is pinned, -1 for nowhere
-	astray int      // times that it ran for nothing since it last looked
+	caller caller
+	cpu    int // where it is pinned, -1 for nowhere
+	astray int // times that it ran for nothing since it last looked
 }
 
 // coreMode is whether a sameCore may be used.
@@ -110,7 +117,7 @@ const (
 
 // newSameCore returns nil where there is nothing to choose.
 func newSameCore(s *step) *sameCore {
-	c := &sameCore{s: s, force: s.core == coreAlways, device: -1, load: -1, proc: -1, pause: leastPause, start: make(chan uint32, 1)}
+	c := &sameCore{s: s, force: s.core == coreAlways, device: -1, load: -1, proc: -1, at: -1, pause: leastPause, start: make(chan uint32, 1)}
 	if s.core == coreNever || unix.SchedGetaffinity(0, &c.all) != nil || c.all.Count() < 2 || runtime.GOMAXPROCS(0) < 2 {
 		return nil
 	}
@@ -148,7 +155,8 @@ func (c *sameCore) end() {
 }
 
 func (c *sameCore) close() {
-	c.stat.close()
+	c.caller.stat.close()
+	c.asks.stat.close()
 	c.own.close()
 	for _, fd := range []int{c.device, c.load, c.proc} {
 		if fd >= 0 {
@@ -244,8 +252,9 @@ func (c *sameCore) look(pid uint32, guest bool) (handOver bool) {
 	now := time.Now()
 	fast := now.Sub(c.since) < fastLook
 	c.since = now
-	if !c.force && (!fast || now.Before(c.notBefore)) {
+	if !c.force && !fast {
 		c.calm = 0
+		c.unpin()
 		return false
 	}
 	if c.device < 0 && c.open() != nil {
@@ -256,7 +265,10 @@ func (c *sameCore) look(pid uint32, guest bool) (handOver bool) {
 		return true
 	}
 	// Whoever asked may just fall asleep on another processor, and count.
-	if n, err := c.others(); err != nil || n > c.allowed+1 {
+	n, err := c.others()
+	full := err != nil || n > c.allowed+1
+	c.stay(pid, full)
+	if full || now.Before(c.notBefore) {
 		c.calm = 0
 		return false
 	}
@@ -264,7 +276,43 @@ func (c *sameCore) look(pid uint32, guest bool) (handOver bool) {
 	return c.calm >= calmLooks
 }
 
+// stay keeps the first worker, where the machine is full, on the processor of the thread
+// that asked at the last look as well.
+func (c *sameCore) stay(pid uint32, full bool) {
+	again := pid == c.asked
+	c.asked = pid
+	if !full || !again {
+		c.unpin()
+		return
+	}
+	cpu, err := c.asks.cpu(c.proc, pid)
+	if err != nil {
+		c.unpin()
+		return
+	}
+	if cpu == c.at {
+		return
+	}
+	if !c.locked {
+		runtime.LockOSThread() // for ever: the thread ends with it
+		c.locked = true
+	}
+	var set unix.CPUSet
+	set.Set(cpu)
+	if unix.SchedSetaffinity(0, &set) == nil {
+		c.at = cpu
+	}
+}
+
+// unpin lets the first worker run anywhere.
+func (c *sameCore) unpin() {
+	if c.at >= 0 && unix.SchedSetaffinity(0, &c.all) == nil {
+		c.at = -1
+	}
+}
+
 func (c *sameCore) handOver(w *worker) {
+	c.unpin()
 	if c.turns == 0 {
 		c.worker = w.s.newWorker(w.cold)
 		c.worker.device, c.worker.guest, c.worker.core = c.device, true, c
@@ -424,7 +472,7 @@ func (c *sameCore) lookAsGuest(pid uint32) {
 // follow pins the guest to the processor that the thread pid ran on last. Where that
 // can't be known, it asks to leave.
 func (c *sameCore) follow(pid uint32) {
-	cpu, err := c.cpuOf(pid)
+	cpu, err := c.caller.cpu(c.proc, pid)
 	if err != nil {
 		c.leave.Store(true)
 		return
@@ -442,16 +490,23 @@ func (c *sameCore) follow(pid uint32) {
 	c.cpu = cpu
 }
 
-// cpuOf reads the 39th field of a thread's stat.
-func (c *sameCore) cpuOf(pid uint32) (int, error) {
-	if pid != c.caller {
-		c.stat.close()
-		c.caller = pid
+// caller is a thread that is looked at again and again.
+type caller struct {
+	pid  uint32
+	stat statFile
+}
+
+// cpu reads the 39th field of the stat of the thread pid: the processor that it ran on
+// last.
+func (t *caller) cpu(proc int, pid uint32) (int, error) {
+	if pid != t.pid {
+		t.stat.close()
+		t.pid = pid
 	}
 	var buf [1024]byte
-	b, err := c.stat.read(c.proc, pid, buf[:])
+	b, err := t.stat.read(proc, pid, buf[:])
 	if err != nil {
-		c.caller = 0 // a thread of another process may get its number
+		t.pid = 0 // a thread of another process may get its number
 		return 0, err
 	}
 	for range 37 {

@@ -265,3 +265,67 @@ func TestGuestEndsFirst(t *testing.T) {
 	}
 	s.workers.Wait()
 }
+
+// TestStay: where the machine is full the first worker is on the processor of who asked twice in a row, else anywhere.
+func TestStay(t *testing.T) {
+	c := newSameCore(&step{})
+	if c == nil {
+		testenv.Skip(t, "one processor: nobody is anywhere else")
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		runtime.LockOSThread() // for ever: the thread ends with it
+		var err error
+		if c.proc, err = ownProc(); err != nil {
+			t.Errorf("open proc: %v", err)
+			return
+		}
+		defer c.close()
+		want := func(what string, cpus unix.CPUSet) {
+			var got unix.CPUSet
+			if err := unix.SchedGetaffinity(0, &got); err != nil || got != cpus {
+				t.Errorf("%s: got processors %v, %v, want %v", what, got, err, cpus)
+			}
+		}
+		for cpu := range 1024 {
+			if !c.all.IsSet(cpu) {
+				continue
+			}
+			var one unix.CPUSet
+			one.Set(cpu)
+			pid := threadOn(t, one)
+			c.stay(pid, true)
+			want("asked once", c.all)
+			c.stay(pid, true)
+			want("asked twice", one)
+			c.stay(pid+1, true)
+			want("somebody else asked", c.all)
+			c.stay(pid, true)
+			c.stay(pid, true)
+			want("asked twice again", one)
+			c.stay(pid, false)
+			want("with room", c.all)
+		}
+		c.stay(1<<30, true)
+		c.stay(1<<30, true)
+		want("nobody that there is", c.all)
+	}()
+	<-ended
+}
+
+// threadOn is a thread that ran last on the one processor of cpus, till the test ends.
+func threadOn(t *testing.T, cpus unix.CPUSet) uint32 {
+	t.Helper()
+	pid, end := make(chan int), make(chan struct{})
+	t.Cleanup(func() { close(end) })
+	go func() {
+		runtime.LockOSThread() // for ever: the thread ends with it
+		if err := unix.SchedSetaffinity(0, &cpus); err != nil {
+			t.Errorf("pin a thread: %v", err)
+		}
+		pid <- unix.Gettid()
+		<-end
+	}()
+	return uint32(<-pid)
+}
