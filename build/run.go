@@ -270,10 +270,12 @@ type prepared struct {
 }
 
 func (b *builder) prepareRun(ctx context.Context, s *state, in *dockerfile.Run, network string, held *served) (*prepared, error) {
+	began := time.Now()
 	t, err := s.fs.Tree(ctx, b)
 	if err != nil {
 		return nil, err
 	}
+	held.set.step.Waited(time.Since(began)) // for a base that was on its way
 	files, err := s.fs.files(ctx, b)
 	if err != nil {
 		return nil, err

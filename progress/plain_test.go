@@ -67,6 +67,25 @@ func TestPlain(t *testing.T) {
 #2 [1/2] FROM docker.io/library/debian:12
 #2 CACHED
 `},
+		{"a step that waits for another", func(s *script) error {
+			a, b := s.d.Step("[1/2] FROM base"), s.d.Step("[2/2] RUN true")
+			a.Start()
+			b.Start()
+			s.wait(2 * time.Second)
+			a.Done(nil)
+			b.Waited(2 * time.Second)
+			s.wait(300 * time.Millisecond)
+			b.Log(1, []byte("one\n"))
+			b.Done(nil)
+			s.wait(time.Second)
+			return nil
+		}, `#1 [1/2] FROM base
+#1 DONE 2.0s
+
+#2 [2/2] RUN true
+#2 0.300 one
+#2 DONE 0.3s
+`},
 		{"why a step runs, and how one was found", func(s *script) error {
 			a, b := s.d.Step("[1/2] RUN npm ci"), s.d.Step("[2/2] RUN npm test")
 			a.Start()

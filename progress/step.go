@@ -58,6 +58,21 @@ type status struct {
 // Start marks the step as running from now on.
 func (s *Step) Start() { s.event(func(time.Time) {}) }
 
+// Waited says that the step waited for others just now, for so long: that is their time.
+func (s *Step) Waited(d time.Duration) {
+	if d < time.Millisecond { // nobody would see it
+		return
+	}
+	s.event(func(now time.Time) {
+		if s.start = s.start.Add(d); s.start.After(now) {
+			s.start = now
+		}
+		if s.d.raw != nil {
+			s.d.raw.vertex(s)
+		}
+	})
+}
+
 // Log adds output of the step: stream 1 is stdout, 2 is stderr. Lines need not be complete.
 func (s *Step) Log(stream int, p []byte) {
 	if len(p) == 0 {
