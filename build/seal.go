@@ -173,14 +173,15 @@ func (b *builder) commitStep(c commitment) result {
 	res := result{layer: l, created: rec.Created, record: rec}
 	b.behind(func(ctx context.Context) error {
 		defer c.unlock()
-		if l != nil && c.earlier == nil {
+		sealed := l != nil && c.earlier == nil
+		if sealed {
 			l.err = l.seal(ctx, b)
 			close(l.done)
 		}
 		if c.ran != nil { // even if it changed nothing in the end
 			b.frames.dropAhead(c.ran.ahead)
 		}
-		if l != nil && c.earlier == nil {
+		if sealed {
 			if l.err != nil {
 				return l.err
 			}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,16 +73,14 @@ type sameCore struct {
 	pause     time.Duration // after the guest's turn
 	own       statFile      // of the guest
 	asked     uint32        // the thread that asked at its last look
-	asks      caller
-	at        int  // where it is pinned, -1 for nowhere
+	stays     pin
 	locked    bool // to its thread
 
 	// Of the guest.
-	worker *worker
-	busy   int // looks at which others wanted to run, less those at which nobody did
-	caller caller
-	cpu    int // where it is pinned, -1 for nowhere
-	astray int // times that it ran for nothing since it last looked
+	worker  *worker
+	busy    int // looks at which others wanted to run, less those at which nobody did
+	follows pin
+	astray  int // times that it ran for nothing since it last looked
 }
 
 // coreMode is whether a sameCore may be used.
@@ -117,7 +114,7 @@ const (
 
 // newSameCore returns nil where there is nothing to choose.
 func newSameCore(s *step) *sameCore {
-	c := &sameCore{s: s, force: s.core == coreAlways, device: -1, load: -1, proc: -1, at: -1, pause: leastPause, start: make(chan uint32, 1)}
+	c := &sameCore{s: s, force: s.core == coreAlways, device: -1, load: -1, proc: -1, stays: unpinned, pause: leastPause, start: make(chan uint32, 1)}
 	if s.core == coreNever || unix.SchedGetaffinity(0, &c.all) != nil || c.all.Count() < 2 || runtime.GOMAXPROCS(0) < 2 {
 		return nil
 	}
@@ -155,8 +152,8 @@ func (c *sameCore) end() {
 }
 
 func (c *sameCore) close() {
-	c.caller.stat.close()
-	c.asks.stat.close()
+	c.follows.stat.close()
+	c.stays.stat.close()
 	c.own.close()
 	for _, fd := range []int{c.device, c.load, c.proc} {
 		if fd >= 0 {
@@ -285,29 +282,22 @@ func (c *sameCore) stay(pid uint32, full bool) {
 		c.unpin()
 		return
 	}
-	cpu, err := c.asks.cpu(c.proc, pid)
+	cpu, err := c.stays.find(c.proc, pid)
 	if err != nil {
 		c.unpin()
-		return
-	}
-	if cpu == c.at {
 		return
 	}
 	if !c.locked {
 		runtime.LockOSThread() // for ever: the thread ends with it
 		c.locked = true
 	}
-	var set unix.CPUSet
-	set.Set(cpu)
-	if unix.SchedSetaffinity(0, &set) == nil {
-		c.at = cpu
-	}
+	_ = c.stays.to(cpu) // else it stays where it is
 }
 
 // unpin lets the first worker run anywhere.
 func (c *sameCore) unpin() {
-	if c.at >= 0 && unix.SchedSetaffinity(0, &c.all) == nil {
-		c.at = -1
+	if c.stays.cpu >= 0 && unix.SchedSetaffinity(0, &c.all) == nil {
+		c.stays.cpu = -1
 	}
 }
 
@@ -438,7 +428,7 @@ func (c *sameCore) serve() {
 	}
 	c.thread.Store(int32(unix.Gettid()))
 	for pid := range c.start {
-		c.cpu, c.busy = -1, 0
+		c.follows.cpu, c.busy = -1, 0
 		c.follow(pid)
 		if c.refused.Load() {
 			c.leave.Store(true)
@@ -472,72 +462,15 @@ func (c *sameCore) lookAsGuest(pid uint32) {
 // follow pins the guest to the processor that the thread pid ran on last. Where that
 // can't be known, it asks to leave.
 func (c *sameCore) follow(pid uint32) {
-	cpu, err := c.caller.cpu(c.proc, pid)
+	cpu, err := c.follows.find(c.proc, pid)
 	if err != nil {
 		c.leave.Store(true)
 		return
 	}
-	if cpu == c.cpu {
-		return
-	}
-	var set unix.CPUSet
-	set.Set(cpu)
-	if unix.SchedSetaffinity(0, &set) != nil {
+	if c.follows.to(cpu) != nil {
 		c.refused.Store(true)
 		c.leave.Store(true)
-		return
 	}
-	c.cpu = cpu
-}
-
-// caller is a thread that is looked at again and again.
-type caller struct {
-	pid  uint32
-	stat statFile
-}
-
-// cpu reads the 39th field of the stat of the thread pid: the processor that it ran on
-// last.
-func (t *caller) cpu(proc int, pid uint32) (int, error) {
-	if pid != t.pid {
-		t.stat.close()
-		t.pid = pid
-	}
-	var buf [1024]byte
-	b, err := t.stat.read(proc, pid, buf[:])
-	if err != nil {
-		t.pid = 0 // a thread of another process may get its number
-		return 0, err
-	}
-	for range 37 {
-		_, b, _ = bytes.Cut(b, []byte(" "))
-	}
-	cpu, ok := leadingNumber(b)
-	if !ok {
-		return 0, unix.EINVAL
-	}
-	return cpu, nil
-}
-
-// statFile is a thread's stat, open if it was read.
-type statFile struct{ fd int }
-
-// read returns what follows the 2nd field, a name that may hold anything.
-func (f *statFile) read(proc int, thread uint32, buf []byte) (_ []byte, err error) {
-	if f.fd <= 0 {
-		if f.fd, err = unix.Openat(proc, strconv.Itoa(int(thread))+"/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-			return nil, err
-		}
-	}
-	n, err := unix.Pread(f.fd, buf, 0)
-	return buf[bytes.LastIndexByte(buf[:max(0, n)], ')')+1 : max(0, n)], err
-}
-
-func (f *statFile) close() {
-	if f.fd > 0 {
-		_ = unix.Close(f.fd) // only read
-	}
-	f.fd = 0
 }
 
 // await waits until there is a request for the guest, or a while.

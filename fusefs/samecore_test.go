@@ -30,16 +30,6 @@ func (r *running) guest() *sameCore { return r.w.b.(*backend).steps[r.id].guest 
 
 const manyFiles = "for k in $(seq 600); do echo $k > f$k; done; "
 
-// until waits for what must happen at some time, however slow the machine is.
-func until(t *testing.T, what string, happened func() bool) {
-	t.Helper()
-	for end := time.Now().Add(2 * time.Minute); !happened(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("got none in 2 minutes, want %s", what)
-		}
-	}
-}
-
 // TestHandOver: the guest serves, hands back when nobody asks, and serves again; what was written by both is there.
 func TestHandOver(t *testing.T) {
 	w := guested(t)
@@ -49,14 +39,14 @@ func TestHandOver(t *testing.T) {
 	for turn := range turns {
 		// How much it gets to serve in a turn is up to the scheduler.
 		before := c.served.Load()
-		until(t, "a request that the guest served", func() bool {
+		testenv.Until(t, "request that the guest served", func() bool {
 			r.sh(fmt.Sprintf("mkdir -p d%d; cd d%[1]d; %s", turn, manyFiles))
 			if c.refused.Load() {
 				testenv.Skip(t, "this kernel refuses it")
 			}
 			return c.served.Load() > before
 		})
-		until(t, "that the guest hands back", c.idle.Load)
+		testenv.Until(t, "end of the guest's turn", c.idle.Load)
 	}
 	r.sh("mkdir g; mv d1/f? g; rm d1/f*; echo end > g/last")
 	res := r.finish()
@@ -132,7 +122,7 @@ func TestRelief(t *testing.T) {
 			g.served.Store(c.served)
 			g.on.Store(true)
 			var buf [1024]byte
-			until(t, "the state"+c.state, func() bool {
+			testenv.Until(t, "state"+c.state, func() bool {
 				stat, err := g.own.read(proc, uint32(cmd.Process.Pid), buf[:])
 				return err == nil && strings.HasPrefix(string(stat), c.state)
 			})
@@ -248,7 +238,7 @@ func TestGuestEndsFirst(t *testing.T) {
 		c.rest()
 		close(rested)
 	}()
-	until(t, "a worker that rests", func() bool {
+	testenv.Until(t, "worker that rests", func() bool {
 		stack := make([]byte, 1<<20)
 		return slices.ContainsFunc(strings.Split(string(stack[:runtime.Stack(stack, true)]), "\n\n"), func(one string) bool {
 			return strings.Contains(one, "(*Cond).Wait") && strings.Contains(one, "(*sameCore).rest")

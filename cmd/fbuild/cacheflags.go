@@ -105,7 +105,7 @@ func needImage(o *build.Options) error {
 		return out.Type.IsImage()
 	})
 	if inline && !image {
-		return &hintError{usagef("--cache-to type=inline needs an image"), "the cache is in the manifest of an image, which -o type=local, type=tar and type=cacheonly do not write"}
+		return &hintError{usagef("--cache-to type=inline needs an image"), "the cache is in the manifest of an image, which " + noImage}
 	}
 	return nil
 }

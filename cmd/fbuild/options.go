@@ -153,7 +153,7 @@ func (a *app) outputs(f *buildFlags, o *build.Options) error {
 		o.Outputs = append(o.Outputs, out.Output)
 	}
 	if len(o.Annotations) > 0 && !images {
-		return &hintError{usagef("--annotation needs an image"), "annotations are those of a manifest, which -o type=local, type=tar and type=cacheonly do not write"}
+		return &hintError{usagef("--annotation needs an image"), "annotations are those of a manifest, which " + noImage}
 	}
 	return nil
 }

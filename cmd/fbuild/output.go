@@ -116,6 +116,7 @@ const (
 	byDigestHint = "for example -o type=image,name=REGISTRY/NAME,push-by-digest=true,push=true"
 
 	outputTypes = "there are docker, oci, registry, image, tar, local and cacheonly"
+	noImage     = "-o type=local, type=tar and type=cacheonly do not write"
 )
 
 // fixedKeys are keys of docker's outputs that say what fbuild does anyway: any
